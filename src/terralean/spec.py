@@ -1,0 +1,148 @@
+"""Values that cross rooms: what a band is, how values are normalised, what the classes are. No torch."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from terralean.errors import BandMismatch, ConfigError, LabelError
+
+IGNORE = 255  # the mask value that is neither trained on nor scored, and the nodata value of a class map
+MAX_CLASSES = 254
+
+# Ten hues that stay apart under the common colour-vision deficiencies (after Okabe and Ito 2008, extended by lightness).
+PALETTE = (
+    (0, 114, 178),
+    (230, 159, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (86, 180, 233),
+    (213, 94, 0),
+    (240, 228, 66),
+    (120, 94, 60),
+    (170, 170, 170),
+    (60, 60, 60),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bands:
+    """The bands of a scene or of a model, in order."""
+
+    names: tuple[str, ...]
+    wavelength_nm: tuple[float | None, ...] | None = None  # band centres; None where unknown
+    units: str = "digital number"  # what a stored value times `scale` means: "digital number", "reflectance", "dB", ...
+    scale: float = 1.0
+    dtype: str = "uint8"  # numpy name of the stored values
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise ConfigError("Bands needs at least one band name, got none")
+        if len(set(self.names)) != len(self.names):
+            raise ConfigError(f"band names must differ, got {', '.join(self.names)}")
+        if self.wavelength_nm is not None:
+            _check_wavelengths_nm(self.wavelength_nm, count=len(self.names))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def named(self) -> bool:
+        """Whether the names say something: False where any is only the position, `band_1`, `band_2`, ..."""
+        return not any(_is_position(name) for name in self.names)
+
+    def choose(self, index: Sequence[int]) -> Bands:
+        """The bands at these positions (from 0), in this order."""
+        nm = None if self.wavelength_nm is None else tuple(self.wavelength_nm[i] for i in index)
+        names = tuple(self.names[i] for i in index)
+        return Bands(names=names, wavelength_nm=nm, units=self.units, scale=self.scale, dtype=self.dtype)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Normalisation:
+    """Per-band statistics of valid training pixels, in the units the scene stores. Values become (v - mean) / std."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise ConfigError(f"a mean and a std per band, got {len(self.mean)} and {len(self.std)}")
+        if any(not s > 0 for s in self.std):
+            raise ConfigError(f"std must be above 0 in every band, got {list(self.std)}; leave constant bands out")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Classes:
+    """The classes of a map: value i is `names[i]`, drawn in `colours[i]`. 255 is no class."""
+
+    names: tuple[str, ...]
+    colours: tuple[tuple[int, int, int], ...]  # red, green, blue, 0..255
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.names) <= MAX_CLASSES:
+            raise LabelError(f"1 to {MAX_CLASSES} classes, got {len(self.names)}")
+        if len(set(self.names)) != len(self.names):
+            raise LabelError(f"class names must differ, got {', '.join(self.names)}")
+        if len(self.colours) != len(self.names):
+            raise LabelError(f"{len(self.names)} classes need as many colours, got {len(self.colours)}")
+        for name, colour in zip(self.names, self.colours, strict=True):
+            if len(colour) != 3 or any(not 0 <= c <= 255 for c in colour):  # noqa: PLR2004 - red, green, blue in bytes
+                raise LabelError(f"colour of class {name!r} must be three numbers 0..255, got {colour}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def named(cls, names: Sequence[str]) -> Classes:
+        """Classes of these names in the default palette, colour-blind safe for the first ten."""
+        return cls(names=tuple(names), colours=tuple(_colour(i) for i in range(len(names))))
+
+
+def check_bands(found: Bands, need: Bands, *, scene: str) -> None:
+    """Raise BandMismatch unless a scene's bands are what a model was trained on, in count, order, kind and scale.
+
+    Where either side has no real names only the count can be checked.
+    """
+    lists = f"\n  scene: {', '.join(found.names)}\n  model: {', '.join(need.names)}"
+    both_named = found.named and need.named
+    if both_named and not set(found.names) & set(need.names):
+        raise BandMismatch(f"{scene} has none of the model's bands{lists}\nmap a scene of the sensor it was trained on")
+    if both_named and found.names != need.names:
+        raise BandMismatch(f"{scene} has other bands than the model, or another order{lists}\n{_fix(found, need)}")
+    if len(found) != len(need):
+        raise BandMismatch(
+            f"{scene} has {len(found)} bands, the model was trained on {len(need)}{lists}\n"
+            f"choose them by position with --bands, e.g. --bands {','.join(str(i + 1) for i in range(len(need)))}"
+        )
+    if (found.units, found.scale) != (need.units, need.scale):
+        raise BandMismatch(
+            f"{scene} stores {found.units} in steps of {found.scale:g}, the model was trained on {need.units} in steps of "
+            f"{need.scale:g}; convert the scene so that its values mean the same"
+        )
+
+
+def _fix(found: Bands, need: Bands) -> str:
+    if set(need.names) <= set(found.names):
+        return f"choose them with --bands {','.join(str(found.names.index(n) + 1) for n in need.names)}"
+    return f"missing: {', '.join(n for n in need.names if n not in found.names)}; map a scene that has them"
+
+
+def _is_position(name: str) -> bool:
+    return name.startswith("band_") and name[5:].isdigit()
+
+
+def _check_wavelengths_nm(nm: Sequence[float | None], *, count: int) -> None:
+    if len(nm) != count:
+        raise ConfigError(f"a wavelength (or None) per band, got {len(nm)} for {count} bands")
+    if not all(w is None or 200 <= w <= 20_000 for w in nm):  # noqa: PLR2004 - the optical range
+        raise ConfigError(f"wavelengths in nm, 200..20000, got {list(nm)}; from micrometres, multiply by 1000")
+
+
+def _colour(index: int) -> tuple[int, int, int]:
+    if index < len(PALETTE):
+        return PALETTE[index]
+    hue = index * 0.618034 % 1  # the golden ratio spreads any number of hues evenly
+    red, green, blue = colorsys.hls_to_rgb(hue, 0.35 + 0.3 * (index % 2), 0.6)
+    return round(red * 255), round(green * 255), round(blue * 255)
