@@ -1,0 +1,1 @@
+"""What a module costs: parameters, multiply-accumulates, time and memory. One meter for every room."""

@@ -1,0 +1,472 @@
+"""LeMeViT: a few learnable meta tokens exchange information with the dense image tokens.
+
+Jiang et al., "LeMeViT: Efficient Vision Transformer with Learnable Meta Tokens for Remote Sensing Image Interpretation",
+IJCAI 2024 (arXiv 2405.09789), sections 3.2-3.4 and table 1. Written from the paper and from facts about the authors' code
+(commit 1b48783): state dicts have the same keys and shapes, outputs agree to 1e-5.
+
+Five stages: the meta tokens read the image (S0), image and meta tokens read each other (S1, S2), image tokens read themselves
+(S3, S4). S1 and S2 cost is linear in the number of image tokens, S3 and S4 cost is quadratic.
+
+Image tokens travel as (B, C, H, W) in channels-last memory, so that (B, N, C) is a view of them and nothing is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath
+from timm.models import FeatureInfo
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from terralean.errors import ConfigError
+
+REDUCTIONS = (4, 8, 16, 32)  # of the four feature maps, those of S1..S4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeMeViTConfig:
+    """Sizes of a LeMeViT; the five depths and dims are those of S0..S4."""
+
+    depths: tuple[int, int, int, int, int]
+    dims: tuple[int, int, int, int, int]
+    bands: int = 3
+    classes: int = 1000  # 0: no classifier
+    meta_tokens: int = 16
+    head_dim: int = 32
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.0  # of the last block; earlier ones rise linearly from 0
+    attention_scale: Literal["official", "paper"] = "official"  # the authors' code and the text differ, see SCALES
+
+    def __post_init__(self) -> None:
+        odd = [d for d in self.dims if d % self.head_dim]
+        if odd:
+            raise ConfigError(f"dims must be multiples of head_dim {self.head_dim}, got {odd}")
+        if self.meta_tokens < 2:  # noqa: PLR2004 - log(1) would make every attention uniform
+            raise ConfigError(f"meta_tokens must be at least 2, got {self.meta_tokens}")
+        if self.attention_scale not in SCALES:
+            raise ConfigError(f"attention_scale must be one of {', '.join(SCALES)}, got {self.attention_scale!r}")
+
+
+class Scales(NamedTuple):
+    """What divides the products of queries and keys: the root of the head's or of the block's width, and log N / log M."""
+
+    cross_by_head: bool  # S0: 1 / sqrt(head_dim) if true, else 1 / sqrt(dim)
+    self_by_head: bool  # S3, S4
+    log_in_meta_reads: bool  # S0, S1, S2, meta tokens reading the image; the image reading meta tokens always has it
+
+
+SCALES = {
+    "official": Scales(cross_by_head=True, self_by_head=True, log_in_meta_reads=False),
+    "paper": Scales(cross_by_head=False, self_by_head=False, log_in_meta_reads=True),
+}
+
+
+class LeMeViT(nn.Module):
+    """Scene classifier: (B, bands, H, W) -> logits (B, classes), for any H and W."""
+
+    def __init__(self, config: LeMeViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = config.classes
+        self.num_features = self.head_hidden_size = config.dims[-1]
+        self.num_prefix_tokens = config.meta_tokens
+        self.grad_checkpointing = False
+        self.feature_info = _feature_info(config)
+        self.meta_tokens = nn.Parameter(torch.empty(config.meta_tokens, config.dims[0]))
+        self.downsample_layers = _downsamples(config)
+        self.meta_token_downsample = _meta_mlps(config, count=5)
+        self.stages = _stages(config, dense=False)
+        self.norm = nn.BatchNorm2d(config.dims[-1])
+        self.norm_c = nn.LayerNorm(config.dims[-1])
+        self.head = _classifier(config.dims[-1], config.classes)
+        _initialise(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (B, classes)."""
+        return self.forward_head(self.forward_features(image))
+
+    def forward_features(self, image: Tensor) -> Tensor:
+        """Normalised tokens of S4 (B, M + N, C): the meta tokens first, then the image tokens by rows."""
+        maps, meta = self._run(image)
+        return torch.cat([self.norm_c(meta), _tokens(self.norm(maps[-1]))], dim=1)
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Sum of the mean meta token and the mean image token, classified (Jiang et al. 2024, section 3.3)."""
+        meta, image = features.split([self.num_prefix_tokens, features.shape[1] - self.num_prefix_tokens], dim=1)
+        pooled = image.mean(dim=1) + meta.mean(dim=1)
+        return pooled if pre_logits else self.head(pooled)
+
+    def forward_intermediates(  # noqa: PLR0913 - timm's signature
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """timm's call for the maps of S1..S4 (chosen by `indices`; an int n means the last n), and the final tokens."""
+        if output_fmt != "NCHW" or return_prefix_tokens or norm:
+            raise ConfigError("LeMeViT gives un-normalised NCHW maps without prefix tokens; use forward_features for tokens")
+        chosen = _indices(indices)
+        maps, meta = self._run(x, last=max(chosen) if stop_early and intermediates_only else 3)
+        intermediates = [maps[i] for i in chosen]
+        if intermediates_only:
+            return intermediates
+        return torch.cat([self.norm_c(meta), _tokens(self.norm(maps[-1]))], dim=1), intermediates
+
+    def pyramid(self, image: Tensor) -> list[Tensor]:
+        """Raw maps of S1..S4 at reductions 4, 8, 16, 32, as dense prediction uses them."""
+        return self._run(image)[0]
+
+    def meta_attention(self, image: Tensor) -> list[Tensor]:
+        """Where each meta token looks, per block of S0..S2: (B, heads, M, h, w), summing to one over h and w."""
+        found: list[Tensor] = []
+        self._run(image, watch=found)
+        return found
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new last layer; 0 classes: none. The pooling is the model's own and cannot be changed."""
+        if global_pool is not None:
+            raise ConfigError(f"LeMeViT sums its two means; global_pool cannot be {global_pool!r}")
+        self.config, self.num_classes = replace(self.config, classes=num_classes), num_classes
+        self.head = _classifier(self.num_features, num_classes).to(self.norm_c.weight.device, self.norm_c.weight.dtype)
+        self.head.apply(_initialise_layer)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters to leave without weight decay beside the one-dimensional ones."""
+        return {"meta_tokens"}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade compute for memory while training."""
+        self.grad_checkpointing = enable
+
+    def _run(self, image: Tensor, *, last: int = 3, watch: list[Tensor] | None = None) -> tuple[list[Tensor], Tensor]:
+        x, meta = _enter(image, self.meta_tokens)
+        maps: list[Tensor] = []
+        for index, blocks in enumerate(self.stages):
+            x, meta = self.downsample_layers[index](x), self.meta_token_downsample[index](meta)
+            for block in blocks:
+                if watch is not None and index < 3:  # noqa: PLR2004 - S3 and S4 hold no cross-attention
+                    watch.append(block.meta_attention(x, meta))
+                x, meta = _step(block, x, meta, save_memory=self.grad_checkpointing and self.training)
+            if index > 0:
+                maps.append(x)
+            if index > last:
+                break
+        return maps, meta
+
+
+class LeMeViTPyramid(nn.Module):
+    """Backbone for dense prediction: (B, bands, H, W) -> maps of S1..S4 at reductions 4, 8, 16, 32, for any H and W.
+
+    The outputs are those of `LeMeViT.pyramid`. Meta tokens cannot reach the maps after their last reading in S2, so what
+    only they would use is neither built nor computed: two meta MLPs, one projection, the norms and the classifier.
+    """
+
+    def __init__(self, config: LeMeViTConfig, *, out_indices: Sequence[int] = (0, 1, 2, 3)) -> None:
+        super().__init__()
+        self.config = config
+        self.out_indices = tuple(out_indices)
+        self.grad_checkpointing = False
+        self.feature_info = FeatureInfo(_feature_info(config), self.out_indices)
+        self.meta_tokens = nn.Parameter(torch.empty(config.meta_tokens, config.dims[0]))
+        self.downsample_layers = _downsamples(config)
+        self.meta_token_downsample = _meta_mlps(config, count=3)
+        self.stages = _stages(config, dense=True)
+        _initialise(self)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """The maps chosen by `out_indices`, un-normalised, (B, C, h, w)."""
+        x, meta = _enter(image, self.meta_tokens)
+        maps = []
+        for index, blocks in enumerate(self.stages):
+            x = self.downsample_layers[index](x)
+            reads_meta = index < len(self.meta_token_downsample)
+            meta = self.meta_token_downsample[index](meta) if reads_meta else None
+            for block in blocks:
+                x, meta = _step(block, x, meta, save_memory=self.grad_checkpointing and self.training)
+            maps.append(x)
+        return [maps[index + 1] for index in self.out_indices]
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters to leave without weight decay beside the one-dimensional ones."""
+        return {"meta_tokens"}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade compute for memory while training."""
+        self.grad_checkpointing = enable
+
+
+class Block(nn.Module):
+    """Positional convolution, attention, feed-forward; image and meta tokens share norms and feed-forward."""
+
+    def __init__(self, dim: int, attention: nn.Module, *, mlp_ratio: float, drop_path: float) -> None:
+        super().__init__()
+        hidden = int(dim * mlp_ratio)
+        self.pos_embed = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = attention
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        # The identity keeps the authors' numbering of the layers, where an optional convolution stands.
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.Identity(), nn.GELU(), nn.Linear(hidden, dim))
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, image: Tensor, meta: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """image (B, C, H, W), meta (B, M, C) -> the same; what the attention does not update is returned as it came."""
+        tokens = self._placed(image)
+        image_update, meta_update = self.attn(self.norm1(tokens), None if meta is None else self.norm1(meta))
+        if meta is not None and meta_update is not None:
+            meta = self._feed_forward(meta + self.drop_path(meta_update))
+        if image_update is not None:
+            image = _as_map(self._feed_forward(tokens + self.drop_path(image_update)), like=image)
+        return image, meta
+
+    def meta_attention(self, image: Tensor, meta: Tensor) -> Tensor:
+        """Weights with which meta tokens read the image, (B, heads, M, H, W)."""
+        weights = self.attn.meta_weights(self.norm1(self._placed(image)), self.norm1(meta))
+        return weights.unflatten(-1, image.shape[-2:])
+
+    def _placed(self, image: Tensor) -> Tensor:
+        return _tokens(image + self.pos_embed(image))
+
+    def _feed_forward(self, tokens: Tensor) -> Tensor:
+        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+
+
+class MetaReadsImage(nn.Module):
+    """S0: meta tokens (queries) read the image tokens (Jiang et al. 2024, eq. 3)."""
+
+    def __init__(self, dim: int, *, heads: int, scales: Scales) -> None:
+        super().__init__()
+        self.heads, self.log = heads, scales.log_in_meta_reads
+        self.scale = (dim // heads if scales.cross_by_head else dim) ** -0.5
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, image: Tensor, meta: Tensor) -> tuple[None, Tensor]:
+        """image (B, N, C), meta (B, M, C) -> no update of the image, update of meta."""
+        key, value = _split(self.kv(image), parts=2, heads=self.heads)
+        (query,) = _split(self.q(meta), parts=1, heads=self.heads)
+        query = query * _log_ratio(few=meta, many=image) if self.log else query
+        return None, self.proj(_attend(query, key, value, scale=self.scale))
+
+    def meta_weights(self, image: Tensor, meta: Tensor) -> Tensor:
+        """Softmax weights (B, heads, M, N)."""
+        key, _ = _split(self.kv(image), parts=2, heads=self.heads)
+        (query,) = _split(self.q(meta), parts=1, heads=self.heads)
+        query = query * _log_ratio(few=meta, many=image) if self.log else query
+        return (self.scale * query @ key.transpose(-1, -2)).softmax(dim=-1)
+
+
+class DualAttention(nn.Module):
+    """S1, S2: image and meta tokens read each other at once, from the same projections (Jiang et al. 2024, eq. 4-5).
+
+    With `answers` false only the image is updated: the last block of a dense backbone, where nobody reads meta tokens later.
+    """
+
+    def __init__(self, dim: int, *, heads: int, scales: Scales, answers: bool) -> None:
+        super().__init__()
+        self.dim, self.heads, self.scales = dim, heads, scales
+        self.scale = dim**-0.5
+        self.qkv1 = nn.Linear(dim, 3 * dim)
+        self.qkv2 = nn.Linear(dim, 3 * dim)
+        self.proj_x = nn.Linear(dim, dim)
+        self.proj_c = nn.Linear(dim, dim) if answers else None
+
+    def forward(self, image: Tensor, meta: Tensor) -> tuple[Tensor, Tensor | None]:
+        """image (B, N, C), meta (B, M, C) -> their updates."""
+        ratio = _log_ratio(few=meta, many=image)
+        query2, key2, value2 = _split(self.qkv2(meta), parts=3, heads=self.heads)
+        if self.proj_c is None:
+            query1 = F.linear(image, self.qkv1.weight[: self.dim], self.qkv1.bias[: self.dim])
+            (query1,) = _split(query1, parts=1, heads=self.heads)
+            return self._read_meta(query1, key2, value2, ratio=ratio), None
+        query1, key1, value1 = _split(self.qkv1(image), parts=3, heads=self.heads)
+        query2 = query2 * ratio if self.scales.log_in_meta_reads else query2
+        answer = self.proj_c(_attend(query2, key1, value1, scale=self.scale))
+        return self._read_meta(query1, key2, value2, ratio=ratio), answer
+
+    def meta_weights(self, image: Tensor, meta: Tensor) -> Tensor:
+        """Softmax weights with which meta tokens read the image, (B, heads, M, N)."""
+        _, key1, _ = _split(self.qkv1(image), parts=3, heads=self.heads)
+        query2, _, _ = _split(self.qkv2(meta), parts=3, heads=self.heads)
+        query2 = query2 * _log_ratio(few=meta, many=image) if self.scales.log_in_meta_reads else query2
+        return (self.scale * query2 @ key1.transpose(-1, -2)).softmax(dim=-1)
+
+    def _read_meta(self, query: Tensor, key: Tensor, value: Tensor, *, ratio: Tensor) -> Tensor:
+        # The factor goes on the few keys instead of the many queries: the same products, a thousandth of the work.
+        return self.proj_x(_attend(query, key * ratio, value, scale=self.scale))
+
+
+class SelfAttention(nn.Module):
+    """S3, S4: image tokens read image tokens, meta tokens read meta tokens, through the same weights."""
+
+    def __init__(self, dim: int, *, heads: int, scales: Scales) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale = (dim // heads if scales.self_by_head else dim) ** -0.5
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, image: Tensor, meta: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """image (B, N, C), meta (B, M, C) or None -> their updates."""
+        return self._read(image), None if meta is None else self._read(meta)
+
+    def _read(self, tokens: Tensor) -> Tensor:
+        query, key, value = _split(self.qkv(tokens), parts=3, heads=self.heads)
+        return self.proj(_attend(query, key, value, scale=self.scale))
+
+
+def tiny(*, bands: int = 3, classes: int = 1000, drop_path: float = 0.0, meta_tokens: int = 16) -> LeMeViTConfig:
+    """LeMeViT-tiny, 8.64 M parameters and 1.78 GMACs at 224 px with 1000 classes (table 3)."""
+    return _config((1, 2, 2, 8, 2), (64, 64, 128, 192, 320), bands, classes, drop_path, meta_tokens)
+
+
+def tiny_d7(*, bands: int = 3, classes: int = 1000, drop_path: float = 0.0, meta_tokens: int = 16) -> LeMeViTConfig:
+    """The earlier tiny with 7 blocks in S3, behind the paper's change-detection row, 8.19 M parameters and 1.68 GMACs."""
+    return _config((1, 2, 2, 7, 2), (64, 64, 128, 192, 320), bands, classes, drop_path, meta_tokens)
+
+
+def small(*, bands: int = 3, classes: int = 1000, drop_path: float = 0.0, meta_tokens: int = 16) -> LeMeViTConfig:
+    """LeMeViT-small, 16.40 M parameters and 3.74 GMACs at 224 px with 1000 classes (table 3)."""
+    return _config((1, 2, 2, 6, 2), (96, 96, 192, 320, 384), bands, classes, drop_path, meta_tokens)
+
+
+def base(*, bands: int = 3, classes: int = 1000, drop_path: float = 0.0, meta_tokens: int = 16) -> LeMeViTConfig:
+    """LeMeViT-base, 53.10 M parameters and 11.06 GMACs at 224 px with 1000 classes (table 3)."""
+    return _config((2, 4, 4, 18, 4), (96, 96, 192, 384, 512), bands, classes, drop_path, meta_tokens)
+
+
+def _config(
+    depths: tuple[int, int, int, int, int],
+    dims: tuple[int, int, int, int, int],
+    bands: int,
+    classes: int,
+    drop_path: float,
+    meta_tokens: int,
+) -> LeMeViTConfig:
+    return LeMeViTConfig(depths=depths, dims=dims, bands=bands, classes=classes, drop_path=drop_path, meta_tokens=meta_tokens)
+
+
+def _enter(image: Tensor, meta_tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+    meta = meta_tokens.expand(image.shape[0], -1, -1)
+    return image.contiguous(memory_format=torch.channels_last), meta
+
+
+def _step(block: nn.Module, image: Tensor, meta: Tensor | None, *, save_memory: bool) -> tuple[Tensor, Tensor | None]:
+    return checkpoint(block, image, meta, use_reentrant=False) if save_memory else block(image, meta)
+
+
+def _tokens(image: Tensor) -> Tensor:
+    return image.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _as_map(tokens: Tensor, *, like: Tensor) -> Tensor:
+    return tokens.unflatten(1, like.shape[-2:]).permute(0, 3, 1, 2)
+
+
+def _split(projected: Tensor, *, parts: int, heads: int) -> tuple[Tensor, ...]:
+    """(B, N, parts * C) -> that many (B, heads, N, C / heads)."""
+    return projected.unflatten(-1, (parts, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, *, scale: float) -> Tensor:
+    """(B, heads, N, d) each -> (B, N, heads * d)."""
+    return F.scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2).flatten(2)
+
+
+def _log_ratio(*, few: Tensor, many: Tensor) -> Tensor:
+    """log M / log N as a tensor: a Python float would be frozen at the traced size by export and trace."""
+    logs = [torch.full((), t.shape[1], dtype=torch.float32, device=t.device).clamp(min=2).log() for t in (few, many)]
+    return (logs[0] / logs[1]).to(few.dtype)
+
+
+def _downsamples(config: LeMeViTConfig) -> nn.ModuleList:
+    """Image path into each stage: the stem, nothing, then a strided convolution each."""
+    first, dims = config.dims[0], config.dims
+    stem = nn.Sequential(
+        nn.Conv2d(config.bands, first // 2, 3, stride=2, padding=1),
+        nn.BatchNorm2d(first // 2),
+        nn.GELU(),
+        nn.Conv2d(first // 2, first, 3, stride=2, padding=1),
+        nn.BatchNorm2d(first),
+    )
+    halves = [
+        nn.Sequential(nn.Conv2d(before, after, 3, stride=2, padding=1), nn.BatchNorm2d(after))
+        for before, after in zip(dims[1:-1], dims[2:], strict=True)
+    ]
+    return nn.ModuleList([stem, nn.Identity(), *halves])
+
+
+def _meta_mlps(config: LeMeViTConfig, *, count: int) -> nn.ModuleList:
+    """Meta-token path into each of the first `count` stages."""
+    before = (config.dims[0], *config.dims[:-1])
+    pairs = list(zip(before, config.dims, strict=True))[:count]
+    return nn.ModuleList(
+        nn.Sequential(nn.Linear(i, 4 * i), nn.LayerNorm(4 * i), nn.GELU(), nn.Linear(4 * i, o), nn.LayerNorm(o))
+        for i, o in pairs
+    )
+
+
+def _stages(config: LeMeViTConfig, *, dense: bool) -> nn.ModuleList:
+    total = sum(config.depths)
+    rates = torch.linspace(0, config.drop_path, total, device="cpu").tolist()
+    stages = nn.ModuleList()
+    for stage, (depth, dim) in enumerate(zip(config.depths, config.dims, strict=True)):
+        blocks = nn.ModuleList()
+        for index in range(depth):
+            last_reader = dense and stage == 2 and index == depth - 1  # noqa: PLR2004 - S2
+            attention = _attention(config, stage=stage, dim=dim, answers=not last_reader)
+            blocks.append(Block(dim, attention, mlp_ratio=config.mlp_ratio, drop_path=rates.pop(0)))
+        stages.append(blocks)
+    return stages
+
+
+def _attention(config: LeMeViTConfig, *, stage: int, dim: int, answers: bool) -> nn.Module:
+    heads, scales = dim // config.head_dim, SCALES[config.attention_scale]
+    if stage == 0:
+        return MetaReadsImage(dim, heads=heads, scales=scales)
+    if stage <= 2:  # noqa: PLR2004 - S1 and S2
+        return DualAttention(dim, heads=heads, scales=scales, answers=answers)
+    return SelfAttention(dim, heads=heads, scales=scales)
+
+
+def _classifier(dim: int, classes: int) -> nn.Module:
+    return nn.Linear(dim, classes) if classes else nn.Identity()
+
+
+def _initialise(model: LeMeViT | LeMeViTPyramid) -> None:
+    nn.init.normal_(model.meta_tokens)
+    model.apply(_initialise_layer)
+
+
+def _initialise_layer(layer: nn.Module) -> None:
+    if isinstance(layer, nn.Linear):
+        nn.init.trunc_normal_(layer.weight, std=0.02)
+        nn.init.zeros_(layer.bias)
+
+
+def _feature_info(config: LeMeViTConfig) -> list[dict[str, int | str]]:
+    return [
+        {"num_chs": dim, "reduction": reduction, "module": f"stages.{stage}"}
+        for stage, (dim, reduction) in enumerate(zip(config.dims[1:], REDUCTIONS, strict=True), start=1)
+    ]
+
+
+def _indices(indices: int | Sequence[int] | None) -> list[int]:
+    count = len(REDUCTIONS)
+    chosen = list(range(count)) if indices is None else indices
+    chosen = list(range(count - chosen, count)) if isinstance(chosen, int) else [i % count for i in chosen]
+    return chosen

@@ -1,0 +1,70 @@
+"""LeMeViT by its timm names: `timm.create_model("lemevit_tiny", features_only=True)` and all that builds on timm, smp's `tu-`
+encoders among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import timm
+from timm.models import register_model
+
+from terralean.errors import ConfigError
+from terralean.models import lemevit
+from terralean.models.lemevit import LeMeViT, LeMeViTConfig, LeMeViTPyramid
+
+# What timm's data helpers read. ImageNet statistics, as the authors trained.
+DATA_CFG = {
+    "url": "",
+    "num_classes": 1000,
+    "input_size": (3, 224, 224),
+    "pool_size": (7, 7),
+    "crop_pct": 0.875,
+    "interpolation": "bicubic",
+    "fixed_input_size": False,
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+    "first_conv": "downsample_layers.0.0",
+    "classifier": "head",
+}
+
+
+def register() -> None:
+    """Make timm know our backbones; a second call changes nothing."""
+    for name, config in CONFIGS.items():
+        if not timm.is_model(name):
+            register_model(_entrypoint(name, config))
+
+
+CONFIGS: dict[str, Callable[..., LeMeViTConfig]] = {
+    "lemevit_tiny": lemevit.tiny,
+    "lemevit_tiny_d7": lemevit.tiny_d7,
+    "lemevit_small": lemevit.small,
+    "lemevit_base": lemevit.base,
+}
+
+
+def _entrypoint(name: str, config: Callable[..., LeMeViTConfig]) -> Callable[..., LeMeViT | LeMeViTPyramid]:
+    def build(
+        pretrained: bool = False,
+        *,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        drop_path_rate: float = 0.0,
+        meta_tokens: int = 16,
+        features_only: bool = False,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        pretrained_cfg: object = None,  # the last three are timm's own and say nothing about a model without weights
+        pretrained_cfg_overlay: object = None,
+        cache_dir: object = None,
+    ) -> LeMeViT | LeMeViTPyramid:
+        if pretrained:
+            raise ConfigError(f"no weights of {name} are published; build it with pretrained=False and load a checkpoint")
+        sizes = config(bands=in_chans, classes=num_classes, drop_path=drop_path_rate, meta_tokens=meta_tokens)
+        model = LeMeViTPyramid(sizes, out_indices=out_indices) if features_only else LeMeViT(sizes)
+        model.default_cfg = model.pretrained_cfg = {**DATA_CFG, "architecture": name}
+        return model
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = config.__doc__
+    return build
