@@ -1,0 +1,262 @@
+"""The command line: parse, call one function, print. Progress goes to stderr, results to stdout."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+import terralean
+from terralean.errors import ConfigError, SomeScenesFailed, TerraleanError
+
+app = typer.Typer(
+    help="From overhead imagery to maps, with vision transformers whose cost follows the content of the scene.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out_console = Console()
+err_console = Console(stderr=True)
+
+
+class Listed(StrEnum):
+    """What `terralean list` knows."""
+
+    models = "models"
+    recipes = "recipes"
+    tasks = "tasks"
+
+
+Run = Annotated[Path, typer.Argument(help="Folder of a training run.", show_default=False)]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value, e.g. train.lr=0.0005.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: CUDA where there is one.")]
+Precision = Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the model's arithmetic.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")]
+
+
+@app.callback(invoke_without_command=True)
+def start(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        out_console.print(terralean.__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for scenes, run, map and report.")] = Path("demo"),
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train, evaluate and map on generated, georeferenced scenes; no download."""
+    _configure_logging(verbose)
+    from terralean.demo import run_demo
+
+    with _training_bar() as tell:
+        result = run_demo(out, tell=tell)
+    if as_json:
+        _print_json(asdict(result))
+        return
+    out_console.print(f"mIoU {result.miou:.3f} on the unseen scene in {result.minutes:.1f} min", style="bold")
+    out_console.print(f"(a random forest on single pixels: {result.forest_miou:.3f})")
+    out_console.print(f"open {result.report} in a browser and {result.map} in QGIS", soft_wrap=True)
+
+
+@app.command()
+def inspect(
+    paths: Annotated[list[str], typer.Argument(help="Scenes, dataset folders or runs.", show_default=False)],
+    changes: Changes = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say what a scene, a dataset or a run is, and what is wrong with it. Exit status 2 where something is an error."""
+    _configure_logging(verbose)
+    raise ConfigError("not yet")  # replaced when the room lands
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe, or a .yaml file of your own.", show_default=False)],
+    data: Annotated[Path, typer.Option(help="Folder of images and labels, or one scene.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder of the run; the same command again goes on.", show_default=False)],
+    changes: Changes = None,
+    device: Device = None,
+    seed: Annotated[int | None, typer.Option(help="Same as --set seed=N.", show_default=False)] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a model; a killed run goes on where it was."""
+    _configure_logging(verbose)
+    from terralean import recipes
+    from terralean.train.run import run
+
+    extra = [] if seed is None else [f"seed={seed}"]
+    experiment = recipes.read(recipe, changes=[*(changes or []), *extra])
+    with _training_bar() as tell:
+        result = run(experiment, data=data, out=out, device=device, tell=tell)
+    if as_json:
+        _print_json(asdict(result))
+        return
+    score = "no validation split" if result.val_miou is None else f"best validation mIoU {result.val_miou:.3f}"
+    state = "was finished before" if result.already_done else f"{result.minutes:.1f} min"
+    out_console.print(f"{result.run}: {result.steps} steps, {score}, {state}", soft_wrap=True)
+    out_console.print(f"split: {result.split}\nleakage: {result.leakage}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    data: Annotated[
+        Path | None, typer.Option(help="Other labelled data, all of it scored. Default: the run's own test split.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report. Default: the run.")] = None,
+    device: Device = None,
+    precision: Precision = "fp32",
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure accuracy with intervals, cost and leakage, and write report.html."""
+    _configure_logging(verbose)
+    from terralean.evaluate.run import run_evaluation
+
+    with _bar("evaluating") as tell:
+        result = run_evaluation(run, data=data, out=out, device=device, precision=precision, progress=tell)
+    if as_json:
+        _print_json(result.document)
+        return
+    out_console.print(_score_table(result.document))
+    for line in result.verdict:
+        out_console.print(line, soft_wrap=True)
+    out_console.print(f"report: {result.report}", soft_wrap=True)
+
+
+@app.command("map")
+def map_(
+    run: Run,
+    scenes: Annotated[list[str], typer.Argument(help="Rasters that GDAL opens.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the maps.", show_default=False)],
+    bands: Annotated[str | None, typer.Option(help="Positions of the model's bands in the scene, e.g. 3,2,1.")] = None,
+    tile: Annotated[int | None, typer.Option(help="Side of a window in px. Default: the model's.")] = None,
+    overlap: Annotated[int | None, typer.Option(help="Shared by neighbouring windows, px. Default: the model's.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Windows predicted at once.", show_default=False)] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace maps that exist.")] = False,
+    device: Device = None,
+    precision: Precision = "fp32",
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Map scenes: Cloud-Optimized GeoTIFFs with class names, colours and a QGIS style."""
+    _configure_logging(verbose)
+    from terralean.mapping.run import MapConfig, map_scenes
+    from terralean.predict import load
+
+    given = {"tile_px": tile, "overlap_px": overlap, "batch": batch, "bands": _positions(bands)}
+    config = MapConfig(overwrite=overwrite, **{key: value for key, value in given.items() if value is not None})
+    with _bar("mapping") as tell:
+        results, failed = map_scenes(
+            load(run, device=device, precision=precision), scenes, out=out, config=config, progress=tell
+        )
+    if as_json:
+        _print_json({"maps": [asdict(result) for result in results], "failed": failed})
+    else:
+        for result in results:
+            shares = ", ".join(f"{name} {share:.1%}" for name, share in result.class_share.items())
+            out_console.print(f"{result.path}  ({result.seconds} s)\n  {shares}", soft_wrap=True)
+    if failed:
+        lines = "\n".join(f"  {message}" for message in failed.values())
+        raise SomeScenesFailed(f"{len(failed)} of {len(scenes)} scenes failed:\n{lines}")
+
+
+@app.command("list")
+def list_(what: Annotated[Listed, typer.Argument(show_default=False)], as_json: Json = False) -> None:
+    """Name what there is."""
+    found = _listing(what)
+    if as_json:
+        _print_json(found)
+    else:
+        out_console.print("\n".join(found))
+
+
+def main() -> None:
+    """Entry point: a mistake of the user is a message and status 2, some failed scenes are status 1."""
+    try:
+        app()
+    except TerraleanError as error:
+        err_console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1 if isinstance(error, SomeScenesFailed) else 2)
+    except KeyboardInterrupt:
+        err_console.print("stopped; the same command goes on where training was")
+        sys.exit(130)
+
+
+def _listing(what: Listed) -> list[str]:
+    if what is Listed.recipes:
+        from terralean import recipes
+
+        return recipes.names()
+    if what is Listed.models:
+        from terralean.models import MODELS
+        from terralean.models.timm_names import CONFIGS
+
+        return sorted([*MODELS, *CONFIGS])
+    return ["segmentation"]
+
+
+def _positions(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--bands {text!r} must be positions from 1 with commas, e.g. --bands 3,2,1") from error
+
+
+def _configure_logging(verbose: bool) -> None:
+    handler = RichHandler(console=err_console, show_time=False, show_path=False, markup=False)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
+    logging.getLogger("terralean").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def _print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=1, default=str) + "\n")
+
+
+def _score_table(document: dict[str, Any]) -> Table:
+    return Table()
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=err_console, transient=True) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _training_bar() -> Iterator[Callable[[Any], None]]:
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=err_console, transient=True) as bar:
+        task = bar.add_task("training", total=None)
+
+        def tell(progress: Any) -> None:
+            best = "" if progress.best_miou is None else f", best mIoU {progress.best_miou:.3f}"
+            loss = "" if progress.loss is None else f"loss {progress.loss:.3f}"
+            text = f"step {progress.step}/{progress.steps} {loss}{best}"
+            bar.update(task, completed=progress.step, total=progress.steps, description=text)
+
+        yield tell

@@ -1,0 +1,59 @@
+"""A model with its card, ready to be asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from terralean.errors import ConfigError
+from terralean.predict.normalise import Normalise
+from terralean.weights.card import Card
+from terralean.weights.checkpoint import load_checkpoint
+
+Precision = Literal["fp32", "bf16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Predictor:
+    """Raw band values in, probabilities out. Normalisation and bands come from the card; there are no flags for them."""
+
+    def __init__(self, model: nn.Module, card: Card, *, device: torch.device, precision: Precision) -> None:
+        if precision not in DTYPES:
+            raise ConfigError(f"precision must be one of {', '.join(DTYPES)}, got {precision!r}")
+        self.card = card
+        self.device = device
+        self.precision = precision
+        self.model = model.eval().to(device, DTYPES[precision])
+        self.normalise = Normalise(card.normalisation).to(device)
+
+    @torch.inference_mode()
+    def __call__(self, image: Tensor, valid: Tensor) -> Tensor:
+        """image (B, C, H, W) in the units of the card's bands, valid (B, H, W) -> probabilities (B, K, H, W).
+
+        They are float32 on the CPU. Where a pixel is not valid the answer means nothing.
+        """
+        seen = self.normalise(image.to(self.device, torch.float32), valid.to(self.device))
+        scores = self.model(seen.to(DTYPES[self.precision]))
+        return scores.float().softmax(dim=1).cpu()
+
+
+def load(run: str | Path, *, device: str | None = None, precision: Precision = "fp32") -> Predictor:
+    """The predictor of a run or checkpoint folder, on `device` (default: CUDA where there is one, else the CPU)."""
+    model, card = load_checkpoint(Path(run))
+    return Predictor(model, card, device=choose_device(device), precision=precision)
+
+
+def choose_device(name: str | None) -> torch.device:
+    """A device by its name; None: CUDA where there is one, else the CPU. Raises ConfigError where it is not there."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device {name!r} is not known; use cpu, cuda or cuda:0") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {name!r} is not here: this machine has {torch.cuda.device_count()} CUDA devices; use cpu")
+    return device

@@ -1,0 +1,102 @@
+"""Read a recipe, apply `key=value` changes, refuse what no config knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from terralean.errors import ConfigError, UnknownName
+from terralean.train.config import Experiment
+
+
+def names() -> list[str]:
+    """Recipes that come with the package."""
+    return sorted(file.name.removesuffix(".yaml") for file in files(__package__).iterdir() if file.name.endswith(".yaml"))
+
+
+def read(recipe: str, *, changes: Sequence[str] = ()) -> Experiment:
+    """The experiment of a recipe's name or file, with `section.key=value` changes, each value written as in YAML."""
+    values = _load(recipe)
+    for change in changes:
+        _apply(values, change)
+    return parse(values, source=recipe)
+
+
+def parse(values: Mapping[str, Any], *, source: str) -> Experiment:
+    """An experiment from nested values. Raises ConfigError naming the key, what it got and what is expected."""
+    _check_keys(values, Experiment, source=source, path="")
+    try:
+        return TypeAdapter(Experiment).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        got = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        raise ConfigError(f"{source}: {key}: {first['msg']}{got}") from error
+
+
+def to_yaml(experiment: Experiment) -> str:
+    """Every value of an experiment, defaults included; `parse` of it gives the same experiment."""
+    return yaml.safe_dump(_plain(asdict(experiment)), sort_keys=False)
+
+
+def _load(recipe: str) -> dict[str, Any]:
+    path = Path(recipe)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UnknownName(f"no recipe file at {recipe}; recipes of the package: {', '.join(names())}")
+        text = path.read_text()
+    elif recipe in names():
+        text = files(__package__).joinpath(f"{recipe}.yaml").read_text()
+    else:
+        near = get_close_matches(recipe, names()) or names()
+        raise UnknownName(f"no recipe {recipe!r}; nearest: {', '.join(near)}; a file of your own ends in .yaml")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{recipe} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{recipe} holds {type(values).__name__}, expected sections such as model: and train:")
+    return values
+
+
+def _apply(values: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {change!r} is not key=value, e.g. --set train.lr=0.0005")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        inner = values.get(section)
+        values[section] = values = dict(inner) if isinstance(inner, dict) else {}
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {change!r}: the value is not YAML ({error})") from error
+
+
+def _check_keys(values: Any, config: Any, *, source: str, path: str) -> None:
+    """Raise ConfigError at the first key, at any depth, that the config class does not have."""
+    if not is_dataclass(config):
+        return
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{source}: {path.rstrip('.') or 'the recipe'} must be a section with keys, got {values!r}")
+    hints = get_type_hints(config)
+    known = [field.name for field in fields(config)]
+    for key, value in values.items():
+        if key not in known:
+            near = get_close_matches(str(key), known) or known
+            raise ConfigError(f"{source}: no setting {path}{key}; nearest: {', '.join(path + name for name in near)}")
+        for inner in (hints[key], *get_args(hints[key])):
+            _check_keys(value, inner if isinstance(inner, type) else None, source=source, path=f"{path}{key}.")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,71 @@
+"""Semantic segmentation: every pixel gets one of the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from terralean.spec import IGNORE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossConfig:
+    """How scores are compared with labels."""
+
+    class_weights: Literal["none", "root", "inverse"] = "root"  # of frequency; the mean weight over labelled pixels is 1
+    dice: float = 0.5  # weight of the soft Dice term beside cross-entropy; it follows the IoU more closely
+    label_smoothing: float = 0.0
+
+
+class SegmentationLoss(nn.Module):
+    """Weighted cross-entropy and soft Dice over labelled pixels, 255 left out."""
+
+    weights: Tensor
+
+    def __init__(self, config: LossConfig, *, class_pixels: Sequence[int]) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("weights", class_weights(class_pixels, rule=config.class_weights), persistent=False)
+
+    def forward(self, scores: Tensor, mask: Tensor) -> Tensor:
+        """scores (B, K, H, W), mask (B, H, W) -> the loss; 0 with a gradient where nothing is labelled."""
+        labelled = mask != IGNORE
+        target = mask.where(labelled, -100)
+        entropy = F.cross_entropy(
+            scores.float(), target, self.weights, reduction="sum", label_smoothing=self.config.label_smoothing
+        )
+        # By the weight of the labels, so that a batch with few of them counts no less.
+        total = self.weights[mask.clamp(max=len(self.weights) - 1)][labelled].sum().clamp(min=1e-6)
+        dice = _dice(scores.float(), mask, labelled) if self.config.dice else scores.new_zeros(())
+        return entropy / total + self.config.dice * dice
+
+
+def class_weights(class_pixels: Sequence[int], *, rule: Literal["none", "root", "inverse"]) -> Tensor:
+    """Weight of each class (K,), mean 1 over labelled pixels; 0 for a class that has none."""
+    count = torch.tensor(class_pixels, dtype=torch.float64)
+    power = {"none": 0.0, "root": 0.5, "inverse": 1.0}[rule]
+    weight = torch.where(count > 0, count.clamp(min=1) ** -power, 0.0)
+    return (weight * count.sum() / (weight * count).sum()).float()
+
+
+def answer(probabilities: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """probabilities (K, H, W), valid (H, W) -> classes (H, W), 255 where there is no data."""
+    return np.where(valid, probabilities.argmax(axis=0), IGNORE).astype(np.uint8)
+
+
+def _dice(scores: Tensor, mask: Tensor, labelled: Tensor) -> Tensor:
+    """One minus the mean soft Dice of the classes present in the batch."""
+    probability = scores.softmax(dim=1) * labelled[:, None]
+    truth = F.one_hot(mask.where(labelled, 0), scores.shape[1]).permute(0, 3, 1, 2) * labelled[:, None]
+    both = (probability * truth).sum(dim=(0, 2, 3))
+    size = probability.sum(dim=(0, 2, 3)) + truth.sum(dim=(0, 2, 3))
+    present = truth.sum(dim=(0, 2, 3)) > 0
+    dice = (2 * both + 1) / (size + 1)
+    return 1 - dice[present].mean() if present.any() else scores.sum() * 0

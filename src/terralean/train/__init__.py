@@ -1,0 +1,1 @@
+"""Training runs: resumable folders that end in a checkpoint with its card."""

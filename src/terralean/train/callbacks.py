@@ -1,0 +1,140 @@
+"""What happens around training: the state to go on from, the best weights, the log, the word to the user."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback, Checkpoint
+
+from terralean.train.module import SegmentationModule
+from terralean.weights.checkpoint import NAME, save_weights
+
+COLUMNS = ("epoch", "step", "lr", "train_loss", "val_loss", "val_miou", "val_oa", "seconds")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """Where a training run is."""
+
+    step: int
+    steps: int
+    loss: float | None  # of the latest step
+    val_miou: float | None  # of the latest validation
+    best_miou: float | None
+
+
+class KeepBest(Callback):
+    """Save the weights whenever validation mIoU rises; stop when it has not risen for `patience` validations.
+
+    Must stand before the averaging callback: until that one hands back the plain weights, the model holds the averaged.
+    """
+
+    def __init__(self, folder: Path, *, patience: int | None) -> None:
+        self.folder, self.patience = folder, patience
+        self.best: float | None = None
+        self.best_step = 0
+        self.waited = 0
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Compare with the best so far."""
+        if trainer.sanity_checking or not isinstance(pl_module, SegmentationModule):
+            return
+        miou = pl_module.validation_scores()["val_miou"]
+        self.waited += 1
+        if self.best is None or miou > self.best:
+            self.best, self.best_step, self.waited = miou, trainer.global_step, 0
+            if trainer.is_global_zero:
+                save_weights(pl_module.model.state_dict(), self.folder / NAME)
+        if self.patience is not None and self.waited >= self.patience:
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know."""
+        return {"best": self.best, "best_step": self.best_step, "waited": self.waited}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.best, self.best_step, self.waited = state_dict["best"], state_dict["best_step"], state_dict["waited"]
+
+
+class LastState(Checkpoint):
+    """Save everything needed to go on, after every epoch; the file is replaced whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write beside, then rename."""
+        part = self.path.with_suffix(".part")
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            part.replace(self.path)
+
+
+class MetricsLog(Callback):
+    """One row of metrics.csv an epoch; a resumed run drops the rows of epochs that it does again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.before = 0.0  # seconds of earlier sittings
+        self.began = 0.0
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Keep the rows that still hold."""
+        rows = [row for row in read_metrics(self.path) if int(row["epoch"]) < trainer.current_epoch]
+        self.before, self.began = float(rows[-1]["seconds"]) if rows else 0.0, time.monotonic()
+        if trainer.is_global_zero:
+            self._write(rows)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Add the epoch's row."""
+        seconds = self.before + time.monotonic() - self.began
+        values = {name: value.item() for name, value in trainer.callback_metrics.items() if name in COLUMNS}
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": round(seconds, 1)}
+        row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"]} | {k: round(v, 6) for k, v in values.items()}
+        if trainer.is_global_zero:
+            self._write([*read_metrics(self.path), row])
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        part = self.path.with_suffix(".part")
+        with part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        part.replace(self.path)
+
+
+class Tell(Callback):
+    """Report progress to a function."""
+
+    def __init__(self, tell: Callable[[Progress], None], *, steps: int, best: KeepBest) -> None:
+        self.tell, self.steps, self.best = tell, steps, best
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """After every step."""
+        miou = trainer.callback_metrics.get("val_miou")
+        self.tell(
+            Progress(
+                step=trainer.global_step,
+                steps=self.steps,
+                loss=float(outputs["loss"]) if outputs else None,
+                val_miou=None if miou is None else float(miou),
+                best_miou=self.best.best,
+            )
+        )
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """Rows of a metrics.csv, none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

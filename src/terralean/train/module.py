@@ -1,0 +1,91 @@
+"""What one step of training and validation does; Lightning does the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from terralean.data.crops import Crops, Tiles
+from terralean.data.sample import Sample
+from terralean.predict.normalise import Normalise
+from terralean.spec import IGNORE, Normalisation
+from terralean.tasks.segmentation import SegmentationLoss
+from terralean.train.config import TrainConfig
+from terralean.train.schedule import optimiser, schedule
+
+
+class SegmentationModule(lightning.LightningModule):
+    """A segmenter with its loss, optimiser and validation scores."""
+
+    def __init__(
+        self, model: nn.Module, config: TrainConfig, *, normalisation: Normalisation, class_pixels: Sequence[int], seed: int
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.normalise = Normalise(normalisation)
+        self.loss = SegmentationLoss(config.loss, class_pixels=class_pixels)
+        self.config, self.seed, self.classes = config, seed, len(class_pixels)
+        self.confusion = torch.zeros(self.classes, self.classes, dtype=torch.int64)  # of the validation that is under way
+
+    def on_train_epoch_start(self) -> None:
+        """Seed by the epoch, so that a run that was killed and goes on draws what it would have drawn."""
+        torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+
+    def training_step(self, batch: Sample, _: int) -> Tensor:
+        """Loss of a batch of crops."""
+        loss = self.loss(self.model(self.normalise(batch["image"], batch["valid"])), batch["mask"])
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["mask"]))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin an empty confusion matrix."""
+        self.confusion = torch.zeros(self.classes, self.classes, dtype=torch.int64, device=self.device)
+
+    def validation_step(self, batch: Sample, _: int) -> None:
+        """Count pixels by reference (rows) and answer (columns)."""
+        scores = self.model(self.normalise(batch["image"], batch["valid"]))
+        mask = batch["mask"]
+        self.log("val_loss", self.loss(scores, mask), on_epoch=True, batch_size=len(mask))
+        known = mask != IGNORE
+        pairs = mask[known] * self.classes + scores.argmax(dim=1)[known]
+        self.confusion += torch.bincount(pairs, minlength=self.classes**2).view(self.classes, self.classes)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores."""
+        self.log_dict(self.validation_scores())
+
+    def validation_scores(self) -> dict[str, float]:
+        """Overall accuracy and mean IoU of all processes together; classes that occur nowhere are left out."""
+        confusion = self.all_gather(self.confusion).view(-1, self.classes, self.classes).sum(dim=0).double()
+        hit = confusion.diagonal()
+        union = confusion.sum(dim=0) + confusion.sum(dim=1) - hit
+        return {"val_miou": (hit / union)[union > 0].mean().item(), "val_oa": (hit.sum() / confusion.sum()).item()}
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and its schedule, by the step."""
+        adamw = optimiser(self.model, self.config)
+        return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule(adamw, self.config), "interval": "step"}}
+
+
+class SegmentationData(lightning.LightningDataModule):
+    """Random crops to train on, a fixed lattice of tiles to validate on."""
+
+    def __init__(self, crops: Crops, tiles: Tiles | None, config: TrainConfig) -> None:
+        super().__init__()
+        self.crops, self.tiles, self.config = crops, tiles, config
+
+    def train_dataloader(self) -> DataLoader:
+        """One epoch: as many crops as there are steps between two validations. Made anew each epoch."""
+        self.crops.set_epoch(self.trainer.current_epoch if self.trainer else 0)
+        return DataLoader(self.crops, batch_size=self.config.batch, num_workers=self.config.workers, drop_last=True)  # type: ignore[arg-type]
+
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """All tiles of the validation split, in order; nothing where there is no such split."""
+        if self.tiles is None:
+            return []
+        return DataLoader(self.tiles, batch_size=self.config.batch, num_workers=self.config.workers)  # type: ignore[arg-type]

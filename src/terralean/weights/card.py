@@ -1,0 +1,78 @@
+"""The card beside every checkpoint: what the model is, which bands it needs, what its classes mean, how good it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from terralean.errors import RunError
+from terralean.spec import Bands, Classes, Normalisation
+
+FORMAT = 1
+NAME = "card.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a model learned from."""
+
+    data: str  # fingerprint of the training data: its first 16 hexadecimal digits of SHA-256 over files and windows
+    images: int
+    split: str  # the rule, in words
+    leakage: str  # the verdict, in words
+    steps: int
+    minutes: float
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """Everything needed to use a checkpoint, without the recipe or the data it came from."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    format: int = FORMAT
+    version: str  # of terralean
+    task: str
+    model: str
+    sizes: dict[str, float] = field(default_factory=dict)
+    bands: Bands
+    normalisation: Normalisation
+    classes: Classes
+    tile_px: int
+    overlap_px: int
+    training: Training
+    metrics: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
+    licence: str = "unstated"
+
+
+def write_card(card: Card, folder: Path) -> None:
+    """Write `card.json`; it appears whole."""
+    part = folder / f"{NAME}.part"
+    part.write_text(json.dumps(asdict(card), indent=1) + "\n")
+    part.replace(folder / NAME)
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a checkpoint folder. Raises RunError where there is none, or one of another format."""
+    path = folder / NAME
+    if not path.is_file():
+        raise RunError(f"{folder} is not a finished run: it has no {NAME}; train it to the end, or give the run's own folder")
+    try:
+        values = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path} is not JSON ({error}); restore it from a copy, or train again") from error
+    found = values.get("format") if isinstance(values, dict) else None
+    if found != FORMAT:
+        raise RunError(f"{path} has format {found}, this version of terralean reads format {FORMAT}")
+    try:
+        return TypeAdapter(Card).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RunError(f"{path}: {where}: {first['msg']}; restore it from a copy, or train again") from error
