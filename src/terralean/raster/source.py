@@ -1,0 +1,120 @@
+"""A raster file on disk or behind a URL: opened when first read, once per process, with errors that name the file."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import rasterio
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from terralean.errors import MissingFile, UnreadableScene
+from terralean.raster.grid import Window
+
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)  # some calls, rasterio.shutil.copy for one, let GDAL's own errors through
+
+# Few, large and repeated requests instead of many small ones. TRUE, not EMPTY_DIR: no listing of the folder, but the sidecars
+# that hold a mask (.msk) or georeferencing (.aux.xml) are still looked for.
+REMOTE_OPTIONS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "GDAL_HTTP_MULTIPLEX": "YES",
+    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+    "CPL_VSIL_CURL_CACHE_SIZE": "200000000",
+    "VSI_CACHE": "TRUE",
+    "VSI_CACHE_SIZE": "5000000",
+}
+REMOTE = re.compile(
+    r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs)(_streaming)?[/?]|(?!file:|zip:|tar:)[a-z0-9+.-]+://", re.IGNORECASE
+)
+CONNECTION = re.compile(r"/vsi|\w{2,}:|\s*<")  # what GDAL opens that is no plain path: /vsizip/..., NETCDF:..., <VRTDataset>
+
+
+class Source:
+    """A file that GDAL opens, shared by a scene and its crops. Neither pickling nor forking carries the handle along."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._handle: Any = None
+        self._lock = threading.RLock()  # GDAL datasets are not safe for two threads at once
+        self._pid = os.getpid()
+
+    def __reduce__(self) -> tuple[type[Source], tuple[str]]:
+        return Source, (self.path,)
+
+    @contextmanager
+    def dataset(self) -> Iterator[Any]:
+        """The open rasterio dataset, held by one thread at a time."""
+        if self._pid != os.getpid():
+            self._inherited = self._handle  # the parent's: kept, because closing it here could wait for a lock nobody holds
+            self._handle, self._lock, self._pid = None, threading.RLock(), os.getpid()
+        with self._lock, rasterio.Env(**remote_options(self.path)):
+            if self._handle is None:
+                self._handle = _open(self.path)
+            yield self._handle
+
+    @contextmanager
+    def reading(self, window: Window) -> Iterator[Any]:
+        """The open dataset; what GDAL raises becomes an error that names the file and the window (pixels of the file)."""
+        try:
+            with self.dataset() as dataset:
+                yield dataset
+        except GDAL_ERRORS as error:
+            raise UnreadableScene(
+                f"{self.path} breaks off at rows {window.row} to {window.row + window.height - 1}, columns {window.col} to "
+                f"{window.col + window.width - 1}: {cause(error)}; expected a complete file, copy or download it again"
+            ) from error
+
+    def close(self) -> None:
+        """Let go of the file; the next read opens it again."""
+        if self._handle is not None and self._pid == os.getpid():
+            self._handle.close()
+        self._handle = None
+
+
+def check_there(path: str, *, expected: str) -> None:
+    """Raise MissingFile unless a plain local path exists; anything else that GDAL may open is left for it to try."""
+    if os.path.exists(path) or CONNECTION.match(path):
+        return
+    parent = Path(path).parent
+    if not parent.is_dir():
+        raise MissingFile(f"{path} is not there (no folder {parent}); expected {expected}; check the path")
+    near = get_close_matches(Path(path).name, os.listdir(parent), n=3)
+    hint = f"nearest in that folder: {', '.join(near)}" if near else "check the path"
+    raise MissingFile(f"{path} is not there; expected {expected}; {hint}")
+
+
+def remote_options(path: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """GDAL options for a remote path, less those that the user has set; none for a local path."""
+    if not REMOTE.match(path):
+        return {}
+    theirs = set(environ) | (set(rasterio.env.getenv()) if rasterio.env.hasenv() else set())
+    return {key: value for key, value in REMOTE_OPTIONS.items() if key not in theirs}
+
+
+def cause(error: BaseException) -> str:
+    """What GDAL said first, without rasterio's pointer to it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__
+
+
+def _open(path: str) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # open_scene says it, with what follows from it
+            return rasterio.open(path)
+    except GDAL_ERRORS as error:
+        raise UnreadableScene(
+            f"{path} is not an image that GDAL can open ({cause(error)}); expected a GeoTIFF, VRT, ENVI, PNG, JPEG or another "
+            "raster format; see what `rio info` says of it"
+        ) from error

@@ -1,0 +1,145 @@
+"""Class maps and scenes onto disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning
+
+from terralean.raster.area import row_area_m2
+from terralean.raster.cog import CogWriter, Content, failed
+from terralean.raster.grid import Grid, Window
+from terralean.raster.source import GDAL_ERRORS
+from terralean.raster.style import attribute_table, qml
+from terralean.spec import IGNORE, Bands, Classes
+
+RGB = ("red", "green", "blue")
+
+
+class MapWriter:
+    """Context manager that writes a class map: COG, attribute table (`.aux.xml`) and QGIS style (`.qml`), or nothing.
+
+    The map has the grid's CRS, transform and size, nodata 255, a colour table, overviews in which every pixel has a class of
+    the pixels below it, class names in the tags of its band (`class_0`, `class_1`, ...) and `tags` of its own.
+    """
+
+    def __init__(self, path: str | Path, *, grid: Grid, classes: Classes, tags: Mapping[str, str]) -> None:
+        self.path = Path(path)
+        self._classes = classes
+        self._cog = CogWriter(path, grid=grid, content=map_content(classes), tags=tags)
+        self._counts = np.zeros(IGNORE + 1, dtype=np.int64)
+        self._row_area_m2 = row_area_m2(grid)
+        self._area_m2 = np.zeros(IGNORE + 1)
+
+    def __enter__(self) -> MapWriter:
+        self._cog.__enter__()
+        return self
+
+    def write(self, window: Window, labels: NDArray[np.uint8]) -> None:
+        """Class values (h, w) of the next rows, 255 where there is none. Strips come full width, from top to bottom."""
+        counts = np.bincount(labels.ravel(), minlength=IGNORE + 1)
+        strange = np.flatnonzero(counts[len(self._classes) : IGNORE]) + len(self._classes)
+        assert not strange.size, f"values {strange.tolist()} are none of {len(self._classes)} classes"
+        self._cog.write(window, labels[None])
+        self._counts += counts
+        if self._row_area_m2 is not None:
+            self._area_m2 += _areas(labels, self._row_area_m2[window.row : window.row + window.height], counts)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Pixels of each class written so far."""
+        return tuple(self._counts[: len(self._classes)].tolist())
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind:
+            self._cog.abort()
+            return
+        area = None if self._row_area_m2 is None else self._area_m2[: len(self._classes)].tolist()
+        table = attribute_table(self._classes, self.counts, area_m2=area)
+        aux, style = self.path.with_name(f"{self.path.name}.aux.xml"), self.path.with_suffix(".qml")
+        self._cog.finish({aux: table, style: qml(self._classes)})
+
+
+def map_content(classes: Classes) -> Content:
+    """What a class map holds."""
+    colours = {value: (*colour, 255) for value, colour in enumerate(classes.colours)}
+    return Content(
+        bands=("class",),
+        dtype="uint8",
+        nodata=IGNORE,
+        overviews="MODE",
+        bits=len(classes).bit_length(),  # classes and nodata
+        colours=colours | {IGNORE: (0, 0, 0, 0)},
+        band_tags={f"class_{value}": name for value, name in enumerate(classes.names)},
+    )
+
+
+def write_scene(path: str | Path, values: NDArray[Any], *, grid: Grid, bands: Bands, nodata: float | None = None) -> None:
+    """Values (C, H, W) as a tiled GeoTIFF with the bands' names, wavelengths, units and scale; whole or not at all."""
+    path = Path(path)
+    assert values.shape == (len(bands), grid.height, grid.width), f"{values.shape} for {len(bands)} bands on {grid}"
+    assert values.dtype == bands.dtype, f"{values.dtype} values for bands of {bands.dtype}"
+    folder = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
+        _write_geotiff(folder / path.name, values, grid=grid, bands=bands, nodata=nodata)
+        for part in sorted(folder.iterdir(), reverse=True):  # what GDAL puts beside it (.aux.xml) first
+            os.replace(part, path.with_name(part.name))
+    except (OSError, *GDAL_ERRORS) as error:
+        raise failed(path, error) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _areas(labels: NDArray[np.uint8], row_area_m2: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Area of each value 0..255 in a strip."""
+    if np.ptp(row_area_m2) == 0:
+        return np.asarray(counts * row_area_m2[0])
+    per_pixel = np.repeat(row_area_m2, labels.shape[1])
+    return np.asarray(np.bincount(labels.ravel(), weights=per_pixel, minlength=IGNORE + 1))
+
+
+def _write_geotiff(path: Path, values: NDArray[Any], *, grid: Grid, bands: Bands, nodata: float | None) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        file = rasterio.open(
+            path,
+            "w",
+            driver="GTiff",
+            width=grid.width,
+            height=grid.height,
+            count=len(bands),
+            dtype=bands.dtype,
+            nodata=nodata,
+            crs=grid.crs,
+            transform=rasterio.Affine(*grid.transform),
+            tiled=True,
+            blockxsize=256,
+            blockysize=256,
+            compress="DEFLATE",
+            bigtiff="IF_SAFER",
+            photometric="MINISBLACK",  # else GDAL takes the fourth of four bytes for alpha
+        )
+    with file:
+        if bands.names[:3] == RGB:
+            others = [ColorInterp.undefined] * (len(bands) - len(RGB))
+            file.colorinterp = [*(ColorInterp[name] for name in RGB), *others]
+        if bands.named:
+            file.descriptions = bands.names
+        file.scales = [bands.scale] * len(bands)
+        if bands.units != Bands(names=("any",)).units:
+            file.units = [bands.units] * len(bands)
+        for position, nm in enumerate(bands.wavelength_nm or (), start=1):
+            if nm is not None:
+                file.update_tags(position, ns="IMAGERY", CENTRAL_WAVELENGTH_UM=f"{nm / 1000:.7g}")
+        file.write(values)
