@@ -1,0 +1,1 @@
+"""Datasets: found in folders, split so that nothing leaks, measured, cropped, augmented."""

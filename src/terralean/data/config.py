@@ -1,0 +1,103 @@
+"""What the data are, how they are split, cut and varied. Every default of the room is written here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from terralean.errors import ConfigError
+
+SplitName = Literal["train", "validation", "test"]
+SplitRule = Literal["given", "blocks", "groups", "random"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitConfig:
+    """Which pixels train a model and which ones judge it.
+
+    Sizes in metres hold for scenes with coordinates, sizes in pixels for the others and where no metres are given.
+    """
+
+    rule: SplitRule | None = (
+        None  # None: given by the index or the folders; else blocks on the ground; else groups, else images
+    )
+    validation: float = 0.15  # share of the labelled pixels; of the training part where only the test split is given
+    test: float = 0.2  # share of the labelled pixels
+    block_px: int | None = None  # side of a block; None: some forty blocks in all, at least 4 gaps and at most 512 px wide
+    block_m: float | None = None
+    gap_px: int = 32  # least distance between a training pixel and any pixel that judges
+    gap_m: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("validation", "test"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"split.{name} is a share, 0 up to below 1, got {getattr(self, name):g}")
+        if self.validation + self.test >= 1:
+            raise ConfigError(
+                f"split.validation {self.validation:g} and split.test {self.test:g} leave nothing to train on; "
+                "together they must stay below 1"
+            )
+        _check_above_zero(self, "split", ("block_px", "block_m"))
+        for name in ("gap_px", "gap_m"):
+            if (value := getattr(self, name)) is not None and value < 0:
+                raise ConfigError(f"split.{name} is a distance, 0 or more, got {value:g}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AugmentConfig:
+    """How training crops vary. Radiometry is in units of each band's standard deviation, so it fits any sensor."""
+
+    flips: bool = True
+    rotate90: bool = True
+    zoom: tuple[float, float] = (0.5, 2.0)  # least and largest magnification, drawn evenly in its logarithm
+    brightness: float = 0.1  # largest shift of a band, in its std
+    contrast: float = 0.1  # largest relative change of a band's distance from its mean
+    noise: float = 0.0  # std of the noise added to each pixel, in the band's std
+
+    def __post_init__(self) -> None:
+        low, high = self.zoom
+        if not 0.1 <= low <= high <= 10:  # noqa: PLR2004 - beyond a factor of ten nothing is left of a pixel
+            raise ConfigError(f"augment.zoom is a least and a largest magnification, 0.1 to 10, got {low:g} and {high:g}")
+        for name in ("brightness", "contrast", "noise"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"augment.{name} is 0 or more, got {getattr(self, name):g}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """What the images and labels of a dataset are."""
+
+    classes: tuple[str, ...] | None = None  # names by value; None: classes.csv, else what the labels hold
+    colours: tuple[str, ...] | None = None  # "#rrggbb" by value; None: classes.csv, else the default palette
+    labels: str | None = None  # label raster or vector file of a single scene, relative to the data folder
+    label_field: str | None = None  # attribute of a vector file that names the class
+    group: str | None = None  # regular expression found in the file name; what it captures stays on one side of a split
+    bands: tuple[int, ...] | None = None  # positions from 1; None: all
+    tile_px: int = 256  # side of a training crop
+    rare_share: float = 0.3  # share of crops centred on a pixel of a class drawn in favour of the rare ones
+    cache_mb: int = 512  # decoded images kept, in each worker process
+    split: SplitConfig = field(default_factory=SplitConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        if self.bands is not None and (not self.bands or min(self.bands) < 1 or len(set(self.bands)) != len(self.bands)):
+            raise ConfigError(f"data.bands are different positions from 1, got {list(self.bands)}")
+        if not 0 <= self.rare_share <= 1:
+            raise ConfigError(f"data.rare_share is a share, 0 to 1, got {self.rare_share:g}")
+        _check_above_zero(self, "data", ("tile_px", "cache_mb"))
+        if self.group is not None:
+            _check_expression(self.group)
+
+
+def _check_above_zero(config: object, section: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        if (value := getattr(config, name)) is not None and not value > 0:
+            raise ConfigError(f"{section}.{name} must be above 0, got {value:g}")
+
+
+def _check_expression(expression: str) -> None:
+    try:
+        re.compile(expression)
+    except re.error as error:
+        raise ConfigError(f"data.group {expression!r} is not a regular expression: {error}") from error

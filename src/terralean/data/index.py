@@ -1,0 +1,368 @@
+"""What images and labels a folder holds."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+from terralean.data.config import DataConfig, SplitName
+from terralean.errors import BandMismatch, ConfigError, DatasetError, LabelError, MissingFile
+from terralean.raster.labels import label_values
+from terralean.raster.scene import open_scene
+from terralean.spec import IGNORE, Bands, Classes
+
+log = logging.getLogger(__name__)
+
+RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".jpg", ".jpeg", ".png", ".bmp", ".dat")
+VECTORS = (".gpkg", ".geojson", ".json", ".shp", ".fgb")
+MASK_FOLDERS = ("masks", "labels")
+SPLITS: dict[str, SplitName] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+SHOWN = 5  # paths listed in an error
+UNDERSTOOD = (
+    "understood are: index.csv with the columns path,label and perhaps split,group; images/ and masks/ (or labels/) with "
+    "files of the same name, perhaps in train/ val/ test/; mmseg's img_dir/ and ann_dir/; one scene with labels.gpkg, "
+    "labels.tif or SCENE_labels.*; or a scene file with data.labels=FILE"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """An image and its labels, by path."""
+
+    image: str
+    label: str
+    split: SplitName | None = None  # where index or folder say it
+    group: str | None = None  # what must stay on one side of a split
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dataset:
+    """Images and labels that make one dataset."""
+
+    root: str
+    layout: str  # what was found, in words
+    sources: tuple[Source, ...]
+    classes: Classes
+    bands: Bands
+
+
+def find(root: Path, config: DataConfig) -> Dataset:
+    """The dataset in a folder (or of one scene file). Raises DatasetError, saying what is there and what is understood."""
+    if not root.exists():
+        raise MissingFile(f"{root} is not there; give the folder that holds the images and labels")
+    root = root.absolute()
+    layout, sources = _sources(root, config)
+    if not sources:
+        raise DatasetError(f"{root}: {layout}, but no image in it; put one there")
+    sources = [_grouped(source, config.group) for source in sources]
+    folder = root if root.is_dir() else root.parent
+    bands = _common_bands(sources, config)
+    classes = _classes(folder, sources, config)
+    log.info("%s: %s; %d images of %d bands, classes %s", root, layout, len(sources), len(bands), ", ".join(classes.names))
+    return Dataset(root=str(folder), layout=layout, sources=tuple(sources), classes=classes, bands=bands)
+
+
+def is_dataset(root: Path) -> bool:
+    """Whether the folder looks like a dataset, without opening a file."""
+    return root.is_dir() and any(there(root) for there, _ in LAYOUTS)
+
+
+def _sources(root: Path, config: DataConfig) -> tuple[str, list[Source]]:
+    if root.is_file():
+        return _one_scene(root, root.parent, config)
+    for there, read in LAYOUTS:
+        if there(root):
+            return read(root, config)
+    names = sorted(child.name + "/" * child.is_dir() for child in root.iterdir())
+    raise DatasetError(f"{root} is no dataset: it holds {listed(names) if names else 'nothing'}; {UNDERSTOOD}")
+
+
+# index.csv
+
+
+def _from_index(root: Path, config: DataConfig) -> tuple[str, list[Source]]:
+    path = root / "index.csv"
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        table = csv.DictReader(file)
+        rows = list(table)
+    missing = [name for name in ("path", "label") if name not in (table.fieldnames or ())]
+    if missing:
+        raise DatasetError(f"{path} has no column {' and no '.join(missing)}; it needs path,label and may have split,group")
+    gone = [
+        f"row {i} {row[name]!r}" for i, row in enumerate(rows, 2) for name in ("path", "label") if not _there(root, row[name])
+    ]
+    if gone:
+        raise DatasetError(f"{path} names files that are not there: {listed(gone)}; paths are relative to {root}")
+    twice = [name for name, count in Counter(row["path"] for row in rows).items() if count > 1]
+    if twice:
+        raise DatasetError(f"{path} has rows with the same image: {listed(twice)}; keep one row for each")
+    splits = _index_splits(path, [row.get("split") or "" for row in rows])
+    sources = [
+        Source(image=str(root / row["path"]), label=str(root / row["label"]), split=split, group=row.get("group") or None)
+        for row, split in zip(rows, splits, strict=True)
+    ]
+    return f"index.csv with {len(rows)} rows, {_split_words(sources)}", sources
+
+
+def _there(root: Path, name: str | None) -> bool:
+    return bool(name) and (root / cast("str", name)).is_file()
+
+
+def _index_splits(path: Path, names: Sequence[str]) -> list[SplitName | None]:
+    if not any(names):
+        return [None] * len(names)
+    unknown = [f"row {i} {name!r}" for i, name in enumerate(names, 2) if name.lower() not in SPLITS]
+    if unknown:
+        raise DatasetError(f"{path} has splits other than train, val (or validation) and test: {listed(unknown)}")
+    return [SPLITS[name.lower()] for name in names]
+
+
+# folders
+
+
+def _images_and_masks(root: Path, config: DataConfig) -> tuple[str, list[Source]]:
+    masks = _mask_folder(root)
+    return _two_folders(root / "images", masks, f"images/ and {masks.name}/")
+
+
+def _mmseg(root: Path, config: DataConfig) -> tuple[str, list[Source]]:
+    return _two_folders(root / "img_dir", root / "ann_dir", "mmseg's img_dir/ and ann_dir/")
+
+
+def _two_folders(images: Path, masks: Path, name: str) -> tuple[str, list[Source]]:
+    splits = [child.name for child in sorted(images.iterdir()) if child.is_dir() and child.name.lower() in SPLITS]
+    if splits:
+        sources = [s for split in splits for s in _pairs(images / split, masks / split, SPLITS[split.lower()])]
+    else:
+        sources = _pairs(images, masks, None)
+    return f"{name} paired by file name, {len(sources)} pairs, {_split_words(sources)}", sources
+
+
+def _split_folders(root: Path, config: DataConfig) -> tuple[str, list[Source]]:
+    sources, names = [], [child.name for child in sorted(root.iterdir()) if child.name.lower() in SPLITS]
+    for name in names:
+        folder = root / name
+        if not ((folder / "images").is_dir() and _has_masks(folder)):
+            raise DatasetError(f"{folder} lacks images/ or masks/ (or labels/), which the other splits have; add them")
+        sources += _pairs(folder / "images", _mask_folder(folder), SPLITS[name.lower()])
+    return f"folders {', '.join(names)} with images and masks, {len(sources)} pairs, {_split_words(sources)}", sources
+
+
+def _pairs(images: Path, masks: Path, split: SplitName | None) -> list[Source]:
+    """Images and masks of the same stem. Raises where one has no partner, or two share a stem."""
+    here, there = _by_stem(images), _by_stem(masks) if masks.is_dir() else {}
+    alone = [str(here[stem].relative_to(images.parent)) + " has no mask" for stem in here.keys() - there.keys()]
+    alone += [str(there[stem].relative_to(masks.parent)) + " has no image" for stem in there.keys() - here.keys()]
+    if alone:
+        raise DatasetError(
+            f"{images} and {masks} do not pair: {listed(sorted(alone))}; give each image a mask with its name, or take it out"
+        )
+    return [Source(image=str(here[stem]), label=str(there[stem]), split=split) for stem in sorted(here)]
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    paths = sorted(path for path in folder.iterdir() if _is_raster(path))
+    twice = [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]
+    if twice:
+        raise DatasetError(f"{folder} has several files named {listed(twice)}; keep one of each name")
+    return {path.stem: path for path in paths}
+
+
+# one scene, or some, with labels beside
+
+
+def _scenes_with_labels(root: Path, config: DataConfig) -> tuple[str, list[Source]]:
+    rasters, labels = _scenes_in(root), _labels_in(root)
+    if config.labels is not None:
+        if len(rasters) != 1:
+            raise DatasetError(
+                f"{root} holds {len(rasters)} scenes: {listed([p.name for p in rasters])}; data.labels needs one"
+            )
+        return _one_scene(rasters[0], root, config)
+    own = {scene: [label for label in labels if label.stem == f"{scene.stem}_labels"] for scene in rasters}
+    if all(len(found) == 1 for found in own.values()):
+        sources = [Source(image=str(scene), label=str(found[0])) for scene, found in own.items()]
+        return f"{_count(len(rasters), 'scene')} with labels of the same name", sources
+    if len(labels) == 1 and (len(rasters) == 1 or labels[0].suffix.lower() in VECTORS):
+        sources = [Source(image=str(scene), label=str(labels[0])) for scene in rasters]
+        return f"{_count(len(rasters), 'scene')} and {labels[0].name}", sources
+    raise DatasetError(
+        f"{root} holds {_count(len(rasters), 'scene')} ({listed([p.name for p in rasters])}) and "
+        f"{_count(len(labels), 'label file')} ({listed([p.name for p in labels])}); name the labels of X.tif X_labels.tif or "
+        "X_labels.gpkg, one for each"
+    )
+
+
+def _one_scene(scene: Path, folder: Path, config: DataConfig) -> tuple[str, list[Source]]:
+    if config.labels is None:
+        beside = [label for label in _labels_in(folder) if label.stem in (f"{scene.stem}_labels", "labels")]
+        if len(beside) != 1:
+            raise DatasetError(f"{scene} is one scene and its labels are not named; say where they are: data.labels=FILE")
+        return f"one scene, {scene.name}, and {beside[0].name}", [Source(image=str(scene), label=str(beside[0]))]
+    label = folder / config.labels
+    if not label.is_file():
+        raise MissingFile(f"{label} is not there; data.labels is a file, relative to {folder}")
+    return f"one scene, {scene.name}, and {label.name}", [Source(image=str(scene), label=str(label))]
+
+
+def _scenes_in(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if _is_raster(path) and not _names_labels(path))
+
+
+def _labels_in(root: Path) -> list[Path]:
+    return sorted(
+        path for path in root.iterdir() if (_is_raster(path) or path.suffix.lower() in VECTORS) and _names_labels(path)
+    )
+
+
+def _names_labels(path: Path) -> bool:
+    return path.stem == "labels" or path.stem.endswith("_labels")
+
+
+def _is_raster(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in RASTERS and not path.name.startswith(".")
+
+
+def _mask_folder(root: Path) -> Path:
+    return next(root / name for name in MASK_FOLDERS if (root / name).is_dir())
+
+
+def _has_masks(root: Path) -> bool:
+    return any((root / name).is_dir() for name in MASK_FOLDERS)
+
+
+# The first that is there is taken, so an index always has the last word on what belongs to the dataset.
+LAYOUTS: tuple[tuple[Callable[[Path], bool], Callable[[Path, DataConfig], tuple[str, list[Source]]]], ...] = (
+    (lambda root: (root / "index.csv").is_file(), _from_index),
+    (lambda root: (root / "img_dir").is_dir() and (root / "ann_dir").is_dir(), _mmseg),
+    (lambda root: (root / "images").is_dir() and _has_masks(root), _images_and_masks),
+    (lambda root: any((root / name / "images").is_dir() for name in SPLITS), _split_folders),
+    (lambda root: bool(_scenes_in(root) and _labels_in(root)), _scenes_with_labels),
+)
+
+
+# groups, bands, classes
+
+
+def _grouped(source: Source, expression: str | None) -> Source:
+    if expression is None:
+        return source
+    name = Path(source.image).name
+    if (match := re.search(expression, name)) is None:
+        raise DatasetError(f"data.group {expression!r} is not found in the file name {name}; it must fit every image")
+    group = "/".join(match.groups(default="")) or match.group()
+    return Source(image=source.image, label=source.label, split=source.split, group=group)
+
+
+def _common_bands(sources: Sequence[Source], config: DataConfig) -> Bands:
+    """The bands of all images. Raises BandMismatch naming the two that differ."""
+    first: Bands | None = None
+    for source in sources:
+        with open_scene(source.image, bands=config.bands) as scene:
+            bands = scene.bands
+        first = first or bands
+        if _differ(bands, first):
+            raise BandMismatch(
+                f"images of one dataset must have the same bands, stored alike\n  {sources[0].image}: {_words(first)}\n"
+                f"  {source.image}: {_words(bands)}\nchoose common bands with data.bands, or convert the images"
+            )
+    return cast("Bands", first)
+
+
+def _differ(one: Bands, other: Bands) -> bool:
+    """Names count only where both have some, as in `spec.check_bands`."""
+    names = one.named and other.named and one.names != other.names
+    stored = [(len(bands), bands.dtype, bands.units, bands.scale) for bands in (one, other)]
+    return names or stored[0] != stored[1]
+
+
+def _words(bands: Bands) -> str:
+    return f"{len(bands)} x {bands.dtype} ({', '.join(bands.names)}), {bands.units} in steps of {bands.scale:g}"
+
+
+def _classes(folder: Path, sources: Sequence[Source], config: DataConfig) -> Classes:
+    if config.classes is not None:
+        return _coloured(config.classes, config.colours)
+    if (folder / "classes.csv").is_file():
+        names, colours = _read_classes(folder / "classes.csv")
+        return _coloured(names, config.colours or colours)
+    names = _names_in_labels(sources, config)
+    log.info("no classes.csv and no data.classes: classes are named %s", ", ".join(names))
+    return _coloured(names, config.colours)
+
+
+def _coloured(names: Sequence[str], colours: Sequence[str] | None) -> Classes:
+    if colours is None:
+        return Classes.named(names)
+    return Classes(names=tuple(names), colours=tuple(_rgb(colour) for colour in colours))
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", colour):
+        raise ConfigError(f"a colour is #rrggbb, got {colour!r}")
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def _read_classes(path: Path) -> tuple[list[str], list[str] | None]:
+    """Names and, if every class has one, colours, in order of value."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        table = csv.DictReader(file)
+        rows = list(table)
+    if not {"value", "name"} <= set(table.fieldnames or ()):
+        raise LabelError(f"{path} has columns {', '.join(table.fieldnames or ())}; it needs value,name and may have colour")
+    values = [row["value"].strip() for row in rows]
+    if sorted(values, key=lambda v: (len(v), v)) != [str(i) for i in range(len(rows))]:
+        raise LabelError(f"{path} names the values {', '.join(values)}; they must be 0 to {len(rows) - 1}, each once")
+    rows.sort(key=lambda row: int(row["value"]))
+    colours = [(row.get("colour") or "").strip() for row in rows]
+    return [row["name"].strip() for row in rows], colours if all(colours) else None
+
+
+def _names_in_labels(sources: Sequence[Source], config: DataConfig) -> list[str]:
+    """Class names as vector labels say them; else numbers up to the largest value in the label rasters."""
+    found: set[str | int] = set()
+    for label in sorted({source.label for source in sources}):
+        found.update(label_values(label, field=config.label_field))
+    names = sorted(value for value in found if isinstance(value, str))
+    numbers = sorted(int(value) for value in found if not isinstance(value, str) and value != IGNORE)
+    if names and not numbers:
+        return names
+    if names or not numbers or numbers[0] < 0 or numbers[-1] > IGNORE - 1:
+        raise LabelError(
+            f"labels beside {sources[0].label} hold {listed([*names, *map(str, numbers)]) or 'no class'}; "
+            "classes are values 0 to 253, and 255 is no class; write classes.csv or set data.classes"
+        )
+    return [f"class {value}" for value in range(numbers[-1] + 1)]
+
+
+# words
+
+
+def listed(items: Sequence[str]) -> str:
+    """At most five of them, and how many more there are."""
+    more = len(items) - SHOWN
+    return ", ".join(items[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _split_words(sources: Sequence[Source]) -> str:
+    counts = Counter(source.split for source in sources)
+    if None in counts or not counts:
+        return "no split given"
+    return "split given: " + ", ".join(f"{counts[name]} {name}" for name in get_args(SplitName) if counts[name])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + "s" * (number != 1)

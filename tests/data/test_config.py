@@ -1,0 +1,35 @@
+"""The room's settings refuse what they cannot obey."""
+
+import re
+
+import pytest
+
+from terralean.data.config import AugmentConfig, DataConfig, SplitConfig
+from terralean.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: SplitConfig(validation=0.5, test=0.5), "leave nothing to train on"),
+        (lambda: SplitConfig(test=1.5), "split.test is a share, 0 up to below 1, got 1.5"),
+        (lambda: SplitConfig(block_px=0), "split.block_px must be above 0, got 0"),
+        (lambda: SplitConfig(gap_m=-1), "split.gap_m is a distance, 0 or more, got -1"),
+        (lambda: AugmentConfig(zoom=(2.0, 0.5)), "got 2 and 0.5"),
+        (lambda: AugmentConfig(noise=-0.1), "augment.noise is 0 or more, got -0.1"),
+        (lambda: DataConfig(bands=(0, 1)), "different positions from 1, got [0, 1]"),
+        (lambda: DataConfig(bands=(2, 2)), "different positions from 1, got [2, 2]"),
+        (lambda: DataConfig(group="tile("), "'tile(' is not a regular expression"),
+        (lambda: DataConfig(rare_share=1.1), "data.rare_share is a share, 0 to 1, got 1.1"),
+        (lambda: DataConfig(tile_px=0), "data.tile_px must be above 0, got 0"),
+    ],
+)
+def test_a_setting_that_cannot_be_obeyed_is_an_error(make, text):
+    with pytest.raises(ConfigError, match=re.escape(text)):
+        make()
+
+
+def test_defaults_are_valid_and_nested():
+    config = DataConfig()
+    assert config.split == SplitConfig()
+    assert config.augment == AugmentConfig()
