@@ -51,6 +51,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stde
 
 @app.callback(invoke_without_command=True)
 def start(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """Print the version where asked."""
     if version:
         out_console.print(terralean.__version__)
         raise typer.Exit
@@ -131,10 +132,14 @@ def evaluate(
 ) -> None:
     """Measure accuracy with intervals, cost and leakage, and write report.html."""
     _configure_logging(verbose)
+    from terralean import recipes
     from terralean.evaluate.run import run_evaluation
 
+    experiment, recipe = recipes.read_run(run)
     with _bar("evaluating") as tell:
-        result = run_evaluation(run, data=data, out=out, device=device, precision=precision, progress=tell)
+        result = run_evaluation(
+            run, config=experiment.data, recipe=recipe, data=data, out=out, device=device, precision=precision, progress=tell
+        )
     if as_json:
         _print_json(result.document)
         return
@@ -164,7 +169,7 @@ def map_(
     from terralean.mapping.run import MapConfig, map_scenes
     from terralean.predict import load
 
-    given = {"tile_px": tile, "overlap_px": overlap, "batch": batch, "bands": _positions(bands)}
+    given: dict[str, Any] = {"tile_px": tile, "overlap_px": overlap, "batch": batch, "bands": _positions(bands)}
     config = MapConfig(overwrite=overwrite, **{key: value for key, value in given.items() if value is not None})
     with _bar("mapping") as tell:
         results, failed = map_scenes(
@@ -236,7 +241,18 @@ def _print_json(document: Any) -> None:
 
 
 def _score_table(document: dict[str, Any]) -> Table:
-    return Table()
+    """Overall scores and IoU per class, with intervals."""
+    table = Table("score", "value", "95 % interval", box=None, pad_edge=False)
+    for name in ("mIoU", "OA", "mF1", "AA", "kappa"):
+        table.add_row(name, *_value(document[name]))
+    for entry in document["classes"]:
+        table.add_row(f"IoU {entry['name']}", *_value(entry["IoU"]))
+    return table
+
+
+def _value(entry: dict[str, Any]) -> tuple[str, str]:
+    value = "-" if entry["value"] is None else f"{entry['value']:.3f}"
+    return value, f"{entry['low']:.3f} .. {entry['high']:.3f}" if "low" in entry else "-"
 
 
 @contextmanager

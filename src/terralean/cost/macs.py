@@ -34,13 +34,14 @@ def parameters(module: nn.Module, *, trainable: bool = False) -> int:
 
 def count_macs(module: nn.Module, *inputs: Tensor) -> Macs:
     """MACs of `module(*inputs)` as it really runs, on the inputs' device, which must be the module's."""
-    was_training = module.training
+    training = {part: part.training for part in module.modules()}
     module.eval()
     # The counter hooks gradients of whatever requires them, and fails on views of parameters: give it plain tensors.
     plain = {name: tensor.detach() for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         functional_call(module, plain, inputs)
-    module.train(was_training)
+    for part, was_training in training.items():
+        part.training = was_training
     attention = layers = 0
     for operator, flops in counter.get_flop_counts()["Global"].items():
         if any(name in str(operator) for name in PRODUCTS):

@@ -32,16 +32,16 @@ class SplitConfig:
     def __post_init__(self) -> None:
         for name in ("validation", "test"):
             if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"split.{name} is a share, 0 up to below 1, got {getattr(self, name):g}")
+                raise ConfigError(f"data.split.{name} is a share, 0 up to below 1, got {getattr(self, name):g}")
         if self.validation + self.test >= 1:
             raise ConfigError(
-                f"split.validation {self.validation:g} and split.test {self.test:g} leave nothing to train on; "
+                f"data.split.validation {self.validation:g} and data.split.test {self.test:g} leave nothing to train on; "
                 "together they must stay below 1"
             )
-        _check_above_zero(self, "split", ("block_px", "block_m"))
+        _check_above_zero(self, "data.split", ("block_px", "block_m"))
         for name in ("gap_px", "gap_m"):
             if (value := getattr(self, name)) is not None and value < 0:
-                raise ConfigError(f"split.{name} is a distance, 0 or more, got {value:g}")
+                raise ConfigError(f"data.split.{name} is a distance, 0 or more, got {value:g}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,10 +58,10 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         low, high = self.zoom
         if not 0.1 <= low <= high <= 10:  # noqa: PLR2004 - beyond a factor of ten nothing is left of a pixel
-            raise ConfigError(f"augment.zoom is a least and a largest magnification, 0.1 to 10, got {low:g} and {high:g}")
+            raise ConfigError(f"data.augment.zoom is a least and a largest magnification, 0.1 to 10, got {low:g} and {high:g}")
         for name in ("brightness", "contrast", "noise"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"augment.{name} is 0 or more, got {getattr(self, name):g}")
+                raise ConfigError(f"data.augment.{name} is 0 or more, got {getattr(self, name):g}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

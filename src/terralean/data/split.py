@@ -155,11 +155,11 @@ def _check_settings(task: _Task, config: DataConfig, method: SplitRule) -> None:
     metres = [name for name in ("block_m", "gap_m") if getattr(config.split, name) is not None]
     if metres and (method == "random" or not any(placed(grid) for grid in task.grids())):
         why = "the random rule cuts tiles in pixels" if method == "random" else "no image has coordinates"
-        raise ConfigError(f"split.{metres[0]} is in metres, but {why}; set split.{metres[0][:-1]}px")
+        raise ConfigError(f"data.split.{metres[0]} is in metres, but {why}; set data.split.{metres[0][:-1]}px")
     if config.group is not None and method in ("blocks", "random"):
-        raise ConfigError(f"data.group has no effect with split.rule {method}; take one of them out")
+        raise ConfigError(f"data.group has no effect with data.split.rule {method}; take one of them out")
     if method == "given" and not any(source.split for source in task.sources):
-        raise ConfigError("split.rule is given, but neither an index.csv nor folders give a split; leave split.rule out")
+        raise ConfigError("data.split.rule is given, but neither an index.csv nor folders give a split; leave data.split.rule out")
 
 
 # The rules.
@@ -174,7 +174,7 @@ def _given(task: _Task) -> Cut:
     training = replace(task, sources=[s for s in task.sources if s.split == "train"], shares=(1 - share, share, 0.0))
     if not training.sources:
         raise EmptySplit(
-            f"none of the {len(regions)} images is given to train; give some, or set split.rule to blocks or groups"
+            f"none of the {len(regions)} images is given to train; give some, or set data.split.rule to blocks or groups"
         )
     grouped = any(source.group for source in training.sources)
     method = "groups" if grouped and _groups_suffice(training) else _suited_to_cut(training, None)
@@ -338,11 +338,11 @@ def _lengths(found: Sequence[tuple[float, str | None]]) -> str:
 def _empty(dataset: Dataset, name: str, method: SplitRule, words: str) -> str:
     fix = {
         "given": "give some images to it, or leave the column out",
-        "groups": "give more groups (data.group), or cut the images with split.rule=blocks",
-        "blocks": "make the blocks or the gap smaller (split.block_px, split.gap_px; in metres split.block_m, split.gap_m)",
-        "random": "make the tiles smaller (split.block_px)",
+        "groups": "give more groups (data.group), or cut the images with data.split.rule=blocks",
+        "blocks": "make the blocks or the gap smaller (data.split.block_px, data.split.gap_px; in metres data.split.block_m, data.split.gap_m)",
+        "random": "make the tiles smaller (data.split.block_px)",
     }[method]
-    zero = "" if name == "train" else f", or do without: split.{name}=0"
+    zero = "" if name == "train" else f", or do without: data.split.{name}=0"
     return f"{dataset.root}: the {name} split is empty ({words}); {fix}{zero}"
 
 

@@ -102,6 +102,7 @@ def map_scenes(
     results: list[MapResult] = []
     failed: dict[str, str] = {}
     for index, path in enumerate(paths):
+
         def tell(row: int, rows: int, before: int = index) -> None:
             progress(1000 * before + 1000 * row // rows, 1000 * len(paths))
 
@@ -148,18 +149,15 @@ def _write(
 ) -> NDArray[np.int64]:
     """Write the map strip by strip; the count of pixels of each class."""
     card = predictor.card
-    counts = np.zeros(len(card.classes), np.int64)
     with MapWriter(target, grid=plan.grid, classes=card.classes, tags=_tags(predictor, scene)) as writer:
         for strip in strips(predictor, scene, plan, batch=batch):
-            labels = segmentation.answer(strip.probabilities, strip.valid)
-            counts += np.bincount(labels[strip.valid], minlength=len(counts))
-            writer.write(strip.window, labels)
+            writer.write(strip.window, segmentation.answer(strip.probabilities, strip.valid))
             progress(strip.window.row + strip.window.height, plan.grid.height)
-        if not counts.any():  # inside, so that the writer removes what it began
+        if not any(writer.counts):  # inside, so that the writer removes what it began
             raise UnreadableScene(
                 f"{scene.path} holds no valid pixel in these bands: every one is nodata, masked or NaN; map another scene"
             )
-    return counts
+    return np.array(writer.counts)
 
 
 def _tags(predictor: Predictor, scene: Scene) -> dict[str, str]:

@@ -12,9 +12,10 @@ Image tokens travel as (B, C, H, W) in channels-last memory, so that (B, N, C) i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from itertools import pairwise
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +81,7 @@ class LeMeViT(nn.Module):
         self.meta_tokens = nn.Parameter(torch.empty(config.meta_tokens, config.dims[0]))
         self.downsample_layers = _downsamples(config)
         self.meta_token_downsample = _meta_mlps(config, count=5)
-        self.stages = _stages(config, dense=False)
+        self.stages = _stages(config, last_reader=None)
         self.norm = nn.BatchNorm2d(config.dims[-1])
         self.norm_c = nn.LayerNorm(config.dims[-1])
         self.head = _classifier(config.dims[-1], config.classes)
@@ -101,7 +102,7 @@ class LeMeViT(nn.Module):
         pooled = image.mean(dim=1) + meta.mean(dim=1)
         return pooled if pre_logits else self.head(pooled)
 
-    def forward_intermediates(  # noqa: PLR0913 - timm's signature
+    def forward_intermediates(  # timm's signature
         self,
         x: Tensor,
         indices: int | Sequence[int] | None = None,
@@ -154,43 +155,47 @@ class LeMeViT(nn.Module):
     def _run(self, image: Tensor, *, last: int = 3, watch: list[Tensor] | None = None) -> tuple[list[Tensor], Tensor]:
         x, meta = _enter(image, self.meta_tokens)
         maps: list[Tensor] = []
-        for index, blocks in enumerate(self.stages):
+        for index, blocks in enumerate(_blocks(self.stages)):
             x, meta = self.downsample_layers[index](x), self.meta_token_downsample[index](meta)
             for block in blocks:
                 if watch is not None and index < 3:  # noqa: PLR2004 - S3 and S4 hold no cross-attention
-                    watch.append(block.meta_attention(x, meta))
+                    watch.append(block.meta_attention(x, cast(Tensor, meta)))
                 x, meta = _step(block, x, meta, save_memory=self.grad_checkpointing and self.training)
             if index > 0:
                 maps.append(x)
             if index > last:
                 break
-        return maps, meta
+        return maps, cast(Tensor, meta)
 
 
 class LeMeViTPyramid(nn.Module):
     """Backbone for dense prediction: (B, bands, H, W) -> maps of S1..S4 at reductions 4, 8, 16, 32, for any H and W.
 
     The outputs are those of `LeMeViT.pyramid`. Meta tokens cannot reach the maps after their last reading in S2, so what
-    only they would use is neither built nor computed: two meta MLPs, one projection, the norms and the classifier.
+    only they would use is neither built nor computed: two meta MLPs, one projection, the norms and the classifier. Nor are
+    the stages after the last one in `out_indices` (as in timm: positions from 0, negative from the end, or an int n for the
+    last n).
     """
 
-    def __init__(self, config: LeMeViTConfig, *, out_indices: Sequence[int] = (0, 1, 2, 3)) -> None:
+    def __init__(self, config: LeMeViTConfig, *, out_indices: int | Sequence[int] = (0, 1, 2, 3)) -> None:
         super().__init__()
         self.config = config
-        self.out_indices = tuple(out_indices)
+        self.out_indices = tuple(_indices(out_indices))
         self.grad_checkpointing = False
         self.feature_info = FeatureInfo(_feature_info(config), self.out_indices)
+        last = max(self.out_indices) + 1
+        last_reader = min(last, 2)
         self.meta_tokens = nn.Parameter(torch.empty(config.meta_tokens, config.dims[0]))
-        self.downsample_layers = _downsamples(config)
-        self.meta_token_downsample = _meta_mlps(config, count=3)
-        self.stages = _stages(config, dense=True)
+        self.downsample_layers = _downsamples(config)[: last + 1]
+        self.meta_token_downsample = _meta_mlps(config, count=last_reader + 1)
+        self.stages = _stages(config, last_reader=last_reader)[: last + 1]
         _initialise(self)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """The maps chosen by `out_indices`, un-normalised, (B, C, h, w)."""
         x, meta = _enter(image, self.meta_tokens)
         maps = []
-        for index, blocks in enumerate(self.stages):
+        for index, blocks in enumerate(_blocks(self.stages)):
             x = self.downsample_layers[index](x)
             reads_meta = index < len(self.meta_token_downsample)
             meta = self.meta_token_downsample[index](meta) if reads_meta else None
@@ -234,7 +239,8 @@ class Block(nn.Module):
 
     def meta_attention(self, image: Tensor, meta: Tensor) -> Tensor:
         """Weights with which meta tokens read the image, (B, heads, M, H, W)."""
-        weights = self.attn.meta_weights(self.norm1(self._placed(image)), self.norm1(meta))
+        attention = cast("MetaReadsImage | DualAttention", self.attn)
+        weights = attention.meta_weights(self.norm1(self._placed(image)), self.norm1(meta))
         return weights.unflatten(-1, image.shape[-2:])
 
     def _placed(self, image: Tensor) -> Tensor:
@@ -365,6 +371,11 @@ def _enter(image: Tensor, meta_tokens: Tensor) -> tuple[Tensor, Tensor | None]:
     return image.contiguous(memory_format=torch.channels_last), meta
 
 
+def _blocks(stages: nn.ModuleList) -> Iterator[list[Block]]:
+    for stage in stages:
+        yield list(cast("nn.ModuleList", stage))  # type: ignore[arg-type]
+
+
 def _step(block: nn.Module, image: Tensor, meta: Tensor | None, *, save_memory: bool) -> tuple[Tensor, Tensor | None]:
     return checkpoint(block, image, meta, use_reentrant=False) if save_memory else block(image, meta)
 
@@ -405,7 +416,7 @@ def _downsamples(config: LeMeViTConfig) -> nn.ModuleList:
     )
     halves = [
         nn.Sequential(nn.Conv2d(before, after, 3, stride=2, padding=1), nn.BatchNorm2d(after))
-        for before, after in zip(dims[1:-1], dims[2:], strict=True)
+        for before, after in pairwise(dims[1:])
     ]
     return nn.ModuleList([stem, nn.Identity(), *halves])
 
@@ -420,15 +431,16 @@ def _meta_mlps(config: LeMeViTConfig, *, count: int) -> nn.ModuleList:
     )
 
 
-def _stages(config: LeMeViTConfig, *, dense: bool) -> nn.ModuleList:
+def _stages(config: LeMeViTConfig, *, last_reader: int | None) -> nn.ModuleList:
+    """The blocks; after stage `last_reader` nobody reads meta tokens, so that its last block need not update them."""
     total = sum(config.depths)
     rates = torch.linspace(0, config.drop_path, total, device="cpu").tolist()
     stages = nn.ModuleList()
     for stage, (depth, dim) in enumerate(zip(config.depths, config.dims, strict=True)):
         blocks = nn.ModuleList()
         for index in range(depth):
-            last_reader = dense and stage == 2 and index == depth - 1  # noqa: PLR2004 - S2
-            attention = _attention(config, stage=stage, dim=dim, answers=not last_reader)
+            answers = not (stage == last_reader and index == depth - 1)
+            attention = _attention(config, stage=stage, dim=dim, answers=answers)
             blocks.append(Block(dim, attention, mlp_ratio=config.mlp_ratio, drop_path=rates.pop(0)))
         stages.append(blocks)
     return stages
@@ -466,7 +478,15 @@ def _feature_info(config: LeMeViTConfig) -> list[dict[str, int | str]]:
 
 
 def _indices(indices: int | Sequence[int] | None) -> list[int]:
+    """Positions 0..3 of maps; an int n means the last n, None all."""
     count = len(REDUCTIONS)
-    chosen = list(range(count)) if indices is None else indices
-    chosen = list(range(count - chosen, count)) if isinstance(chosen, int) else [i % count for i in chosen]
-    return chosen
+    if isinstance(indices, int):
+        chosen = list(range(count - indices, count)) if indices <= count else []
+    else:
+        chosen = list(range(count) if indices is None else indices)
+    if not chosen or not all(-count <= i < count for i in chosen):
+        raise ConfigError(
+            f"LeMeViT has {count} feature maps: give positions 0 to {count - 1} (-{count} to -1 from the end) or, "
+            f"as a number, how many of the last; got {indices}"
+        )
+    return [i % count for i in chosen]

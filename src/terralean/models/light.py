@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from terralean.errors import ConfigError
 from terralean.models import lemevit
 
 POOL_SIDES = (1, 2, 3, 6)  # of the pooled context, as in Zhao et al. 2017
@@ -32,7 +33,8 @@ class Segmenter(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters to leave without weight decay beside the one-dimensional ones."""
-        return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}
+        own: set[str] = getattr(self.backbone, "no_weight_decay", set)()
+        return {f"backbone.{name}" for name in own}
 
 
 class LightHead(nn.Module):
@@ -40,6 +42,8 @@ class LightHead(nn.Module):
 
     def __init__(self, channels: Sequence[int], *, classes: int, width: int) -> None:
         super().__init__()
+        if width <= 0 or width % len(POOL_SIDES):
+            raise ConfigError(f"width must be a positive multiple of {len(POOL_SIDES)}, got {width}")
         self.context = PooledContext(channels[-1], width)
         self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels[:-1])
         self.smooth = nn.ModuleList(_conv(width, width, 3) for _ in channels[:-1])

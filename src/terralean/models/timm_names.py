@@ -50,19 +50,23 @@ def _entrypoint(name: str, config: Callable[..., LeMeViTConfig]) -> Callable[...
         *,
         in_chans: int = 3,
         num_classes: int = 1000,
+        drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         meta_tokens: int = 16,
         features_only: bool = False,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_indices: int | Sequence[int] = (0, 1, 2, 3),
         pretrained_cfg: object = None,  # the last three are timm's own and say nothing about a model without weights
         pretrained_cfg_overlay: object = None,
         cache_dir: object = None,
     ) -> LeMeViT | LeMeViTPyramid:
         if pretrained:
             raise ConfigError(f"no weights of {name} are published; build it with pretrained=False and load a checkpoint")
+        if drop_rate:
+            raise ConfigError(f"{name} has no dropout, so drop_rate cannot be {drop_rate}; use drop_path_rate")
         sizes = config(bands=in_chans, classes=num_classes, drop_path=drop_path_rate, meta_tokens=meta_tokens)
         model = LeMeViTPyramid(sizes, out_indices=out_indices) if features_only else LeMeViT(sizes)
-        model.default_cfg = model.pretrained_cfg = {**DATA_CFG, "architecture": name}
+        for attribute in ("default_cfg", "pretrained_cfg"):  # where timm looks
+            setattr(model, attribute, {**DATA_CFG, "architecture": name})
         return model
 
     build.__name__ = build.__qualname__ = name

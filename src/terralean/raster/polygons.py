@@ -1,8 +1,9 @@
 """Labels from polygons: GeoPackage, GeoJSON, FlatGeobuf, Shapefile, reprojected and burnt onto the grid of an image.
 
 A pixel belongs to the polygon that holds its centre, to the later feature of the file where two do (FlatGeobuf reorders
-features when it is written). Edges are straight in the CRS of the image. Only what lies near a window is read, quickly where
-the file has a spatial index (GeoPackage, FlatGeobuf).
+features when it is written). Edges are straight in the CRS of the image. Only what lies near a window is read where the file
+has a spatial index (GeoPackage, FlatGeobuf); a file without one is held in memory up to 256 MB, and read anew for each window
+beyond that.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from terralean.raster.grid import Grid, Window
 from terralean.raster.source import check_there
 from terralean.spec import IGNORE, Classes
 
+Box = tuple[float, float, float, float]  # west, south, east, north
+IN_MEMORY_BYTES = 2**28  # of a file without a spatial index
 SUFFIXES = {".gpkg", ".geojson", ".json", ".geojsonl", ".fgb", ".shp", ".gml", ".kml"}
 FIELDS = ("class", "name", "label")  # tried in this order
 NEAR, FAR = 0.01, 10.0  # margins round an image, as shares of its size
@@ -56,7 +59,7 @@ def burn_polygons(
     if not inside.pixels:
         return labels
     column = choose_field(path, layer["fields"], layer["dtypes"], field=field)
-    polygons, found = _read(path, layer["layer_name"], column=column, bbox=_bounds(like.crop(inside), theirs, margin=NEAR))
+    polygons, found = _near(path, layer, column=column, bbox=_bounds(like.crop(inside), theirs, margin=NEAR))
     values = class_values(found, classes=classes, path=path, field=column)
     shapes = [pair for pair in zip(_brought_home(polygons, theirs, like), values, strict=True) if not pair[0].is_empty]
     if shapes:
@@ -120,7 +123,12 @@ def class_values(found: NDArray[Any], *, classes: Classes | None, path: str, fie
 def _layer(path: str) -> dict[str, Any]:
     """Facts of the one layer that holds polygons."""
     check_there(path, expected="a vector file of polygons")
-    return _layer_facts(path, os.stat(path).st_mtime_ns if os.path.exists(path) else None)
+    return _layer_facts(path, _changed(path))
+
+
+def _changed(path: str) -> int | None:
+    """When a file was last written; None where that cannot be told."""
+    return os.stat(path).st_mtime_ns if os.path.exists(path) else None
 
 
 @lru_cache(maxsize=256)
@@ -150,7 +158,7 @@ def _crs(path: str, layer: dict[str, Any]) -> CRS:
     return CRS.from_user_input(layer["crs"])
 
 
-def _bounds(grid: Grid, crs: CRS, *, margin: float) -> tuple[float, float, float, float] | None:
+def _bounds(grid: Grid, crs: CRS, *, margin: float) -> Box | None:
     """Bounds of a grid in a CRS, with a margin as a share of their size; None where they cannot be told."""
     xs, ys = zip(*grid.corners(), strict=True)
     to_crs = Transformer.from_crs(CRS.from_user_input(grid.crs), crs, always_xy=True)
@@ -178,7 +186,7 @@ def _brought_home(polygons: NDArray[Any], crs: CRS, like: Grid) -> NDArray[Any]:
     return ours
 
 
-def _far(polygons: NDArray[Any], bounds: tuple[float, float, float, float] | None) -> NDArray[np.bool_]:
+def _far(polygons: NDArray[Any], bounds: Box | None) -> NDArray[np.bool_]:
     """Which polygons reach beyond the bounds."""
     if bounds is None:
         return np.zeros(len(polygons), dtype=bool)
@@ -186,17 +194,31 @@ def _far(polygons: NDArray[Any], bounds: tuple[float, float, float, float] | Non
     return np.asarray((low < bounds[:2]).any(axis=1) | (high > bounds[2:]).any(axis=1))
 
 
-def _cut(polygons: NDArray[Any], which: NDArray[np.bool_], bounds: tuple[float, float, float, float] | None) -> NDArray[Any]:
+def _cut(polygons: NDArray[Any], which: NDArray[np.bool_], bounds: Box | None) -> NDArray[Any]:
     cut = polygons.copy()
     if bounds is not None and which.any():
         cut[which] = shapely.clip_by_rect(polygons[which], *bounds)
     return cut
 
 
-def _read(
-    path: str, layer: str, *, column: str, bbox: tuple[float, float, float, float] | None
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Polygons and their attribute, in the order of the file."""
+def _near(path: str, layer: dict[str, Any], *, column: str, bbox: Box | None) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Polygons whose bounds meet the box, and their attribute, in the order of the file."""
+    indexed = layer["capabilities"]["fast_spatial_filter"]
+    if indexed or bbox is None or not os.path.exists(path) or os.stat(path).st_size > IN_MEMORY_BYTES:
+        return _read(path, layer["layer_name"], column=column, bbox=bbox)
+    shapes, values, tree = _remembered(path, layer["layer_name"], column, _changed(path))
+    near = np.sort(tree.query(shapely.box(*bbox)))
+    return shapes[near], values[near]
+
+
+@lru_cache(maxsize=4)
+def _remembered(path: str, layer: str, column: str, changed: int | None) -> tuple[NDArray[Any], NDArray[Any], shapely.STRtree]:
+    """All polygons of a file without a spatial index: parsing a GeoJSON takes as long for one window as for all."""
+    shapes, values = _read(path, layer, column=column, bbox=None)
+    return shapes, values, shapely.STRtree(shapes)
+
+
+def _read(path: str, layer: str, *, column: str, bbox: Box | None) -> tuple[NDArray[Any], NDArray[Any]]:
     try:
         _, ids, wkb, (values,) = pyogrio.raw.read(
             path, layer=layer, columns=[column], bbox=bbox, force_2d=True, return_fids=True

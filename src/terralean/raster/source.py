@@ -7,7 +7,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,8 @@ class Source:
         if self._pid != os.getpid():
             self._inherited = self._handle  # the parent's: kept, because closing it here could wait for a lock nobody holds
             self._handle, self._lock, self._pid = None, threading.RLock(), os.getpid()
-        with self._lock, rasterio.Env(**remote_options(self.path)):
+        options = remote_options(self.path)
+        with self._lock, rasterio.Env(**options) if options else nullcontext():
             if self._handle is None:
                 self._handle = _open(self.path)
             yield self._handle

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from terralean.errors import ConfigError, UnknownName
+from terralean.errors import ConfigError, RunError, UnknownName
 from terralean.train.config import Experiment
 
 
@@ -41,9 +41,12 @@ def parse(values: Mapping[str, Any], *, source: str) -> Experiment:
         raise ConfigError(f"{source}: {key}: {first['msg']}{got}") from error
 
 
-def to_yaml(experiment: Experiment) -> str:
-    """Every value of an experiment, defaults included; `parse` of it gives the same experiment."""
-    return yaml.safe_dump(_plain(asdict(experiment)), sort_keys=False)
+def read_run(run: Path) -> tuple[Experiment, str]:
+    """The experiment of a training run, and its text."""
+    path = run / "recipe.yaml"
+    if not path.is_file():
+        raise RunError(f"{run} is not a run of terralean: it has no recipe.yaml; give the folder named with --out in training")
+    return read(str(path)), path.read_text()
 
 
 def _load(recipe: str) -> dict[str, Any]:
@@ -94,9 +97,3 @@ def _check_keys(values: Any, config: Any, *, source: str, path: str) -> None:
             raise ConfigError(f"{source}: no setting {path}{key}; nearest: {', '.join(path + name for name in near)}")
         for inner in (hints[key], *get_args(hints[key])):
             _check_keys(value, inner if isinstance(inner, type) else None, source=source, path=f"{path}{key}.")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import yaml
 
 from terralean.data.config import DataConfig
 from terralean.errors import ConfigError
@@ -66,3 +69,14 @@ class Experiment:
     train: TrainConfig
     tiling: TilingConfig = field(default_factory=TilingConfig)
     seed: int = 0
+
+
+def to_yaml(experiment: Experiment) -> str:
+    """Every value of an experiment, defaults included, as a recipe file holds them."""
+    return yaml.safe_dump(_plain(asdict(experiment)), sort_keys=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

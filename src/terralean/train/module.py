@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -61,7 +61,8 @@ class SegmentationModule(lightning.LightningModule):
 
     def validation_scores(self) -> dict[str, float]:
         """Overall accuracy and mean IoU of all processes together; classes that occur nowhere are left out."""
-        confusion = self.all_gather(self.confusion).view(-1, self.classes, self.classes).sum(dim=0).double()
+        gathered = cast(Tensor, self.all_gather(self.confusion))
+        confusion = gathered.view(-1, self.classes, self.classes).sum(dim=0).double()
         hit = confusion.diagonal()
         union = confusion.sum(dim=0) + confusion.sum(dim=1) - hit
         return {"val_miou": (hit / union)[union > 0].mean().item(), "val_oa": (hit.sum() / confusion.sum()).item()}
@@ -82,10 +83,10 @@ class SegmentationData(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """One epoch: as many crops as there are steps between two validations. Made anew each epoch."""
         self.crops.set_epoch(self.trainer.current_epoch if self.trainer else 0)
-        return DataLoader(self.crops, batch_size=self.config.batch, num_workers=self.config.workers, drop_last=True)  # type: ignore[arg-type]
+        return DataLoader(self.crops, batch_size=self.config.batch, num_workers=self.config.workers, drop_last=True)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """All tiles of the validation split, in order; nothing where there is no such split."""
         if self.tiles is None:
             return []
-        return DataLoader(self.tiles, batch_size=self.config.batch, num_workers=self.config.workers)  # type: ignore[arg-type]
+        return DataLoader(self.tiles, batch_size=self.config.batch, num_workers=self.config.workers)

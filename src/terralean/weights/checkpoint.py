@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from terralean.errors import RunError, WeightsDoNotFit
@@ -25,7 +25,7 @@ def save_checkpoint(model: nn.Module, card: Card, folder: Path) -> None:
 def save_weights(state: dict[str, Tensor], path: Path) -> None:
     """Write tensors; the file appears whole."""
     part = path.with_suffix(path.suffix + ".part")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, part)
+    part.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}))
     part.replace(path)
 
 

@@ -1,0 +1,297 @@
+"""A training run from recipe and data to a checkpoint with its card. The same call on the same folder goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import unified_diff
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.loggers import TensorBoardLogger
+
+import terralean
+from terralean.cost.macs import count_macs_at, parameters
+from terralean.data.config import DataConfig
+from terralean.data.crops import Crops, Tiles
+from terralean.data.index import Dataset, find
+from terralean.data.leakage import check_leakage
+from terralean.data.split import Region, Split, make_split, save_split
+from terralean.data.statistics import Statistics, measure
+from terralean.errors import RunError
+from terralean.models import create
+from terralean.predict.predictor import choose_device
+from terralean.train.callbacks import KeepBest, LastState, MetricsLog, Progress, Tell, read_metrics
+from terralean.train.config import Experiment, TrainConfig, to_yaml
+from terralean.train.module import SegmentationData, SegmentationModule
+from terralean.weights.card import NAME as CARD
+from terralean.weights.card import Card, Training, read_card, write_card
+from terralean.weights.checkpoint import NAME as WEIGHTS
+from terralean.weights.checkpoint import save_weights
+from terralean.weights.official import load_pretrained
+
+log = logging.getLogger(__name__)
+
+STATE = "state.ckpt"  # what a killed run goes on from
+PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResult:
+    """How a training run ended."""
+
+    run: str
+    steps: int
+    minutes: float
+    val_miou: float | None  # None without a validation split
+    split: str
+    leakage: str
+    already_done: bool = False
+
+
+def run(
+    experiment: Experiment,
+    *,
+    data: Path,
+    out: Path,
+    device: str | None = None,
+    tell: Callable[[Progress], None] = lambda progress: None,
+) -> RunResult:
+    """Train in the folder `out`, or go on there, or say that it is done.
+
+    Raises RunError where `out` holds something else: another recipe (the difference is shown), other data, other files.
+    """
+    recipe = to_yaml(experiment)
+    _check_folder(out, recipe)
+    if (out / CARD).is_file():
+        return _done(out)
+    hardware = choose_device(device)
+    dataset = find(data, experiment.data)
+    split = make_split(dataset, experiment.data, seed=experiment.seed)
+    leakage = check_leakage(split).verdict
+    log.info("split: %s", split.rule)
+    log.log(logging.WARNING if "LEAKS" in leakage else logging.INFO, "leakage: %s", leakage)
+    statistics = measure(
+        split.of("train"), classes=dataset.classes, bands=dataset.bands, config=experiment.data, seed=experiment.seed
+    )
+    module = _module(experiment, dataset, statistics)
+    _begin(out, recipe=recipe, split=split)
+    best = _fit(experiment, module, split=split, dataset=dataset, statistics=statistics, out=out, device=hardware, tell=tell)
+    card = _card(experiment, module, dataset=dataset, split=split, statistics=statistics, leakage=leakage, out=out, best=best)
+    write_card(card, out)
+    (out / "last" / STATE).unlink()  # three times the weights, and of no use to a finished run
+    (out / "last").rmdir()
+    return _result(out, card, already_done=False)
+
+
+def _check_folder(out: Path, recipe: str) -> None:
+    """Raise unless the folder is new, empty, or of this very recipe."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    before = out / "recipe.yaml"
+    if not before.is_file():
+        raise RunError(f"{out} is no run of terralean but exists; choose a new folder for --out")
+    old = before.read_text()
+    if old != recipe:
+        lines = unified_diff(old.splitlines(), recipe.splitlines(), "in the run", "asked for", lineterm="", n=0)
+        difference = "\n".join(line for line in lines if not line.startswith("@@"))
+        raise RunError(f"{out} was begun with another recipe:\n{difference}\ngive the same recipe to go on, or a new --out")
+
+
+def _begin(out: Path, *, recipe: str, split: Split) -> None:
+    """Write what fixes the run, or make sure that it is still so."""
+    (out / "last").mkdir(parents=True, exist_ok=True)
+    path = out / "split.json"
+    if path.is_file():
+        part = out / "split.json.now"
+        save_split(split, part)
+        same = part.read_text() == path.read_text()
+        part.unlink()
+        if not same:
+            raise RunError(
+                f"the data are not those that {out} was begun with: {path} differs; restore them, or give a new --out"
+            )
+    save_split(split, path)
+    (out / "recipe.yaml").write_text(recipe)
+
+
+def _module(experiment: Experiment, dataset: Dataset, statistics: Statistics) -> SegmentationModule:
+    torch.manual_seed(experiment.seed)
+    model = create(experiment.model.name, bands=len(dataset.bands), classes=len(dataset.classes), **experiment.model.sizes)
+    if experiment.model.weights is not None:
+        log.info("starting from %s", load_pretrained(model, Path(experiment.model.weights)))
+    return SegmentationModule(
+        model,
+        experiment.train,
+        normalisation=statistics.normalisation,
+        class_pixels=statistics.class_pixels,
+        seed=experiment.seed,
+    )
+
+
+def _fit(
+    experiment: Experiment,
+    module: SegmentationModule,
+    *,
+    split: Split,
+    dataset: Dataset,
+    statistics: Statistics,
+    out: Path,
+    device: torch.device,
+    tell: Callable[[Progress], None],
+) -> KeepBest:
+    config = experiment.train
+    best = KeepBest(out, patience=config.patience)
+    last = out / "last" / STATE
+    data = SegmentationData(
+        _crops(experiment, split.of("train"), dataset=dataset, statistics=statistics),
+        _tiles(experiment.data, split.of("validation"), dataset=dataset),
+        config,
+    )
+    with _quiet():
+        trainer = _trainer(config, out=out, device=device, best=best, last=last, tell=tell)
+        trainer.fit(module, data, ckpt_path=last if last.is_file() else None, weights_only=False)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if best.best is None:  # nothing to choose by: the weights of the last step, averaged if asked
+        save_weights(module.model.state_dict(), out / WEIGHTS)
+    return best
+
+
+def _trainer(
+    config: TrainConfig,
+    *,
+    out: Path,
+    device: torch.device,
+    best: KeepBest,
+    last: Path,
+    tell: Callable[[Progress], None],
+) -> lightning.Trainer:
+    averaging: list[Callback] = [] if config.ema_decay is None else [EMAWeightAveraging(decay=config.ema_decay)]
+    callbacks = [best, *averaging, MetricsLog(out / "metrics.csv"), Tell(tell, steps=config.steps, best=best), LastState(last)]
+    return lightning.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        precision=PRECISION[config.precision],  # type: ignore[arg-type]
+        max_steps=config.steps,
+        gradient_clip_val=config.clip_norm,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(out, name="", version="tensorboard"),
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=out,
+    )
+
+
+def _crops(experiment: Experiment, regions: tuple[Region, ...], *, dataset: Dataset, statistics: Statistics) -> Crops:
+    train = experiment.train
+    return Crops(
+        regions,
+        classes=dataset.classes,
+        config=experiment.data,
+        statistics=statistics,
+        length=train.batch * train.validate_every,
+        seed=experiment.seed,
+    )
+
+
+def _tiles(config: DataConfig, regions: tuple[Region, ...], *, dataset: Dataset) -> Tiles | None:
+    return Tiles(regions, classes=dataset.classes, config=config) if regions else None
+
+
+def _card(
+    experiment: Experiment,
+    module: SegmentationModule,
+    *,
+    dataset: Dataset,
+    split: Split,
+    statistics: Statistics,
+    leakage: str,
+    out: Path,
+    best: KeepBest,
+) -> Card:
+    rows = read_metrics(out / "metrics.csv")
+    tiling = experiment.tiling
+    macs = count_macs_at(module.model, (1, len(dataset.bands), tiling.tile_px, tiling.tile_px))
+    return Card(
+        version=terralean.__version__,
+        task=experiment.task,
+        model=experiment.model.name,
+        sizes=experiment.model.sizes,
+        bands=dataset.bands,
+        normalisation=statistics.normalisation,
+        classes=dataset.classes,
+        tile_px=tiling.tile_px,
+        overlap_px=tiling.overlap_px,
+        training=Training(
+            data=fingerprint(split.of("train")),
+            images=len({region.image for region in split.of("train")}),
+            split=split.rule,
+            leakage=leakage,
+            steps=int(rows[-1]["step"]) if rows else 0,
+            minutes=round(float(rows[-1]["seconds"]) / 60, 2) if rows else 0.0,
+            seed=experiment.seed,
+        ),
+        metrics={} if best.best is None else {"validation": {"miou": round(best.best, 6), "step": best.best_step}},
+        cost={
+            "parameters": parameters(module.model),
+            "macs_layers": macs.layers,
+            "macs_attention": macs.attention,
+            "macs_at_px": tiling.tile_px,
+        },
+    )
+
+
+def fingerprint(regions: tuple[Region, ...]) -> str:
+    """16 hexadecimal digits of SHA-256 over names, sizes and windows of images and labels."""
+    digest = hashlib.sha256()
+    for region in sorted(regions, key=lambda r: (r.image, r.window.row, r.window.col)):
+        for path in (Path(region.image), Path(region.label)):
+            digest.update(f"{path.name} {path.stat().st_size if path.is_file() else 0} ".encode())
+        digest.update(repr(region.window).encode())
+    return digest.hexdigest()[:16]
+
+
+def _done(out: Path) -> RunResult:
+    card = read_card(out)
+    log.info("%s is finished; give another --out to train anew", out)
+    return _result(out, card, already_done=True)
+
+
+def _result(out: Path, card: Card, *, already_done: bool) -> RunResult:
+    return RunResult(
+        run=str(out),
+        steps=card.training.steps,
+        minutes=card.training.minutes,
+        val_miou=card.metrics.get("validation", {}).get("miou"),
+        split=card.training.split,
+        leakage=card.training.leakage,
+        already_done=already_done,
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's advice about workers and hardware is not for our users; what matters we say ourselves."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*num_workers.*")
+            warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # inside Lightning, with torch 2.15
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
