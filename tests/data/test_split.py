@@ -269,10 +269,10 @@ def test_random_tiles_are_dealt_without_a_gap(tmp_path, write_scene):
         (
             {"block_px": 40, "gap_px": 100},
             EmptySplit,
-            r"the train split is empty .*make the blocks or the gap smaller \(split.block_px",
+            r"the train split is empty .*make the blocks or the gap smaller \(data.split.block_px",
         ),
-        ({"rule": "given"}, ConfigError, "split.rule is given, but neither an index.csv nor folders give a split"),
-        ({"rule": "random", "gap_m": 5.0}, ConfigError, "split.gap_m is in metres, but the random rule cuts tiles in pixels"),
+        ({"rule": "given"}, ConfigError, "data.split.rule is given, but neither an index.csv nor folders give a split"),
+        ({"rule": "random", "gap_m": 5.0}, ConfigError, "data.split.gap_m is in metres, but the random rule cuts tiles in pixels"),
     ],
 )
 def test_a_split_that_cannot_be_made_is_an_error_with_the_fix(tmp_path, write_scene, settings, error, text):
@@ -283,19 +283,19 @@ def test_a_split_that_cannot_be_made_is_an_error_with_the_fix(tmp_path, write_sc
 
 def test_metres_need_coordinates(tmp_path, write_scene):
     write_scene("a", crs=None)
-    with pytest.raises(ConfigError, match=r"split\.block_m is in metres, but no image has coordinates; set split\.block_px"):
+    with pytest.raises(ConfigError, match=r"data\.split\.block_m is in metres, but no image has coordinates; set data\.split\.block_px"):
         make(tmp_path, block_m=100.0)
 
 
 def test_too_few_groups_are_an_error_that_names_the_fix(make_folder):
-    with pytest.raises(EmptySplit, match=r"the test split is empty .*give more groups \(data.group\).*split.test=0"):
+    with pytest.raises(EmptySplit, match=r"the test split is empty .*give more groups \(data.group\).*data.split.test=0"):
         make(make_folder({"a": (16, 16), "b": (16, 16)}), rule="groups")
 
 
 def test_a_group_that_would_be_ignored_is_an_error(tmp_path, write_scene):
     write_scene("a")
     config = DataConfig(group="a", split=SplitConfig(rule="blocks"))
-    with pytest.raises(ConfigError, match=r"data\.group has no effect with split\.rule blocks"):
+    with pytest.raises(ConfigError, match=r"data\.group has no effect with data\.split\.rule blocks"):
         make_split(find(tmp_path, config), config, seed=0)
 
 

@@ -228,3 +228,16 @@ def test_a_file_that_changed_is_read_anew(tmp_path):
     path.unlink()
     save(path, [box(0, 0, 2, 2)], {"kind": ["road"]})
     assert burn(path)[0, 0] == 2
+
+
+@pytest.mark.parametrize("limit", [0, 2**20])
+def test_a_file_without_an_index_gives_the_same_held_in_memory_or_not(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr("terralean.raster.polygons.IN_MEMORY_BYTES", limit)
+    path = save(tmp_path / "a.geojson", [box(0, 0, 10, 10), box(5, 5, 10, 10), box(16, 16, 2, 2)], {"class": [0, 2, 9]})
+    window = Window(row=3, col=3, height=8, width=8)
+    expected = np.zeros((8, 8))
+    expected[2:, 2:] = 2
+    expected[:2, 7] = expected[7, :2] = 255
+    np.testing.assert_array_equal(burn(path, window), expected)
+    with pytest.raises(LabelError, match="'class' holds '9'"):
+        burn(path)

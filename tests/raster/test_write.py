@@ -64,10 +64,11 @@ def test_a_map_carries_names_colours_and_tags(written):
 
 
 def test_overviews_hold_no_class_that_is_not_below_them(tmp_path):
-    values = np.zeros(UTM.window.slices()[0].stop * UTM.width, dtype=np.uint8).reshape(1100, 1300)
-    values[:, ::2] = 2  # 0 and 2 side by side: their mean would be class 1
+    greys = Classes(names=("black", "grey", "white"), colours=((0, 0, 0), (100, 100, 100), (200, 200, 200)))
+    values = np.zeros((1100, 1300), dtype=np.uint8)
+    values[:, ::2] = 2  # black and white side by side: their mean would be grey
     values[:20] = 255
-    path = save(tmp_path / "a.tif", values)
+    path = save(tmp_path / "a.tif", values, classes=greys)
     with rasterio.open(path) as file:
         levels = file.overviews(1)
     assert levels == [2, 4]

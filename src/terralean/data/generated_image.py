@@ -34,7 +34,7 @@ STRAW = _reflectance(0.080, 0.125, 0.150, 0.29)
 EARTH = _reflectance(0.055, 0.075, 0.100, 0.16)
 SAND = _reflectance(0.130, 0.175, 0.220, 0.30)
 TAR = _reflectance(0.064, 0.069, 0.072, 0.085)
-CONCRETE = _reflectance(0.190, 0.210, 0.225, 0.26)
+CONCRETE = _reflectance(0.170, 0.195, 0.215, 0.26)
 TILE = _reflectance(0.065, 0.085, 0.150, 0.22)
 POND = _reflectance(0.040, 0.050, 0.038, 0.025)
 SILT = _reflectance(0.080, 0.103, 0.103, 0.100)
@@ -176,9 +176,10 @@ def _road(pixels: Pixels, look: Look) -> Array:
     """Paved with a pale kerb, or of gravel with weeds between the wheels; smooth otherwise."""
     pale = look.draw(pixels, -0.3, 0.8) + 0.05 * pixels.noise[PATCHES]
     kerb, middle = pixels.edge < 1.0, np.abs(_across_road(pixels, look)) < 1.2  # noqa: PLR2004 - px
-    paved = _blend(_mix(TAR, CONCRETE, pale), CONCRETE[:, None], 0.5 * kerb)
-    weeds = _mix(LEAF, STRAW, look.day.dryness + 0.2)
-    gravel = _blend(_mix(EARTH, SAND, pale + 0.3), weeds, 0.5 * middle)
+    gravel = _mix(EARTH, SAND, pale + 0.3)
+    paved = _blend(_mix(TAR, CONCRETE, pale), gravel, look.draw(pixels, 0.0, 0.7))  # dust
+    paved = _blend(paved, CONCRETE[:, None], 0.5 * kerb)
+    gravel = _blend(gravel, _mix(LEAF, STRAW, look.day.dryness + 0.2), 0.5 * middle)
     unpaved = look.chance(pixels, 0.6) & (look.frames[pixels.source, 4] == LANE_PX)
     return np.where(unpaved, gravel, paved) * (1 + 0.02 * pixels.noise[PIXEL])
 
@@ -217,7 +218,8 @@ def _soil(pixels: Pixels, look: Look) -> Array:
     wet = look.draw(pixels, -0.4, 0.4) + look.day.wetness + blotches
     weeds = np.clip(0.8 * (pixels.noise[CLODS] - 0.9) + 0.3 * pixels.noise[PATCHES], 0, 0.7)
     clods = np.clip(1 + 0.14 * pixels.noise[LEAVES] + 0.05 * pixels.noise[PIXEL], 0.4, 1.6)
-    return _blend(_mix(SAND, EARTH, wet), _mix(LEAF, STRAW, look.day.dryness), weeds) * clods
+    bare = _blend(_mix(SAND, EARTH, wet), _mix(CONCRETE, TAR, wet), look.draw(pixels, 0.0, 0.6))  # red soils and grey ones
+    return _blend(bare, _mix(LEAF, STRAW, look.day.dryness), weeds) * clods
 
 
 def _water(pixels: Pixels, look: Look) -> Array:

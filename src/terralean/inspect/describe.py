@@ -1,0 +1,31 @@
+"""One question for any path: what is this, and what is wrong with it?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from terralean.data.config import DataConfig
+from terralean.errors import MissingFile
+from terralean.inspect.dataset import DatasetReport, describe_dataset
+from terralean.inspect.run import RunReport, describe_run, is_run
+from terralean.inspect.scene import SceneReport, describe_scene
+from terralean.raster.source import check_there
+
+Report = SceneReport | DatasetReport | RunReport
+
+
+def describe(path: str, *, config: DataConfig | None = None, seed: int = 0) -> Report:
+    """A run has a card (or a recipe and a split); any other folder is a dataset; a file is a scene.
+
+    A scene file is a dataset where the config names its labels. Raises MissingFile, and UnreadableScene for a file that is no
+    image; all else that is wrong is a finding.
+    """
+    settings, place = config or DataConfig(), Path(path)
+    if place.is_dir():
+        return describe_run(place) if is_run(place) else describe_dataset(place, settings, seed=seed)
+    check_there(path, expected="a scene, a folder of images and labels, or a run")
+    if settings.labels is not None:
+        if not place.is_file():
+            raise MissingFile(f"{path} is no local file; a dataset with data.labels needs one")
+        return describe_dataset(place, settings, seed=seed)
+    return describe_scene(path, bands=settings.bands)

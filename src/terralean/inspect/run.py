@@ -1,0 +1,103 @@
+"""What a training run is, and whether it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from terralean.data.split import Split, load_split
+from terralean.errors import TerraleanError
+from terralean.inspect.finding import Finding, worst_first
+from terralean.weights.card import NAME as CARD
+from terralean.weights.card import Card, read_card
+
+RECIPE, SPLIT, WEIGHTS = "recipe.yaml", "split.json", "weights.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunReport:
+    """What is known of a run."""
+
+    path: str
+    finished: bool
+    card: Card | None
+    weights_mb: float | None
+    data: str | None  # the folder that it was trained on
+    splits: dict[str, int] | None  # regions of each split
+    findings: tuple[Finding, ...]
+    kind: Literal["run"] = "run"
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run, finished or begun."""
+    return (path / CARD).is_file() or ((path / RECIPE).is_file() and (path / SPLIT).is_file())
+
+
+def describe_run(path: Path) -> RunReport:
+    """Read card and split, and see whether all files are there."""
+    findings: list[Finding] = []
+    card, split = _card(path, findings), _split(path, findings)
+    findings += [*_whole(path, card), *_told(card), *_moved(split)]
+    weights = path / WEIGHTS
+    return RunReport(
+        path=str(path),
+        finished=card is not None and weights.is_file(),
+        card=card,
+        weights_mb=round(weights.stat().st_size / 1e6, 1) if weights.is_file() else None,
+        data=split.root if split else None,
+        splits={name: len(split.of(name)) for name in ("train", "validation", "test")} if split else None,
+        findings=worst_first(findings),
+    )
+
+
+def _card(path: Path, findings: list[Finding]) -> Card | None:
+    if not (path / CARD).is_file():
+        message = f"the run is not finished: it has no {CARD}"
+        findings.append(Finding(severity="error", message=message, fix="give the same train command again; it goes on"))
+        return None
+    try:
+        return read_card(path)
+    except TerraleanError as error:
+        findings.append(Finding(severity="error", message=str(error), fix="restore the card from a copy, or train again"))
+        return None
+
+
+def _split(path: Path, findings: list[Finding]) -> Split | None:
+    if not (path / SPLIT).is_file():
+        return None
+    try:
+        return load_split(path / SPLIT)
+    except (TerraleanError, ValueError, KeyError) as error:
+        message = f"{path / SPLIT} cannot be read: {error}"
+        findings.append(Finding(severity="error", message=message, fix="restore it from a copy; evaluate needs it"))
+        return None
+
+
+def _whole(path: Path, card: Card | None) -> Iterable[Finding]:
+    if card is not None and not (path / WEIGHTS).is_file():
+        yield Finding(
+            severity="error", message=f"{WEIGHTS} is missing beside the card", fix="copy the whole folder, or train again"
+        )
+    for name, use in ((SPLIT, "evaluate cannot tell test pixels"), (RECIPE, "it cannot go on")):
+        if not (path / name).is_file():
+            message = f"{name} is missing: {use}; mapping works all the same"
+            yield Finding(severity="note", message=message, fix="copy it from the folder of the training")
+
+
+def _told(card: Card | None) -> Iterable[Finding]:
+    """What the card itself says against the run."""
+    if card is None:
+        return
+    if card.training.leakage.startswith("LEAKS"):
+        fix = "split by blocks or groups and train again; until then its scores are too good"
+        yield Finding(severity="warning", message=card.training.leakage, fix=fix)
+    if "test" not in card.metrics:
+        yield Finding(severity="note", message="it has not been evaluated on its test split", fix="terralean evaluate RUN")
+
+
+def _moved(split: Split | None) -> Iterable[Finding]:
+    if split is not None and not Path(split.root).is_dir():
+        message = f"its data are no longer at {split.root}"
+        yield Finding(severity="note", message=message, fix="evaluate with --data DIR; mapping does not need them")

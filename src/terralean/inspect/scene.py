@@ -1,0 +1,200 @@
+"""What a scene is: size, bands, place, layout on disk, a look at its values; and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pyproj import CRS
+
+from terralean.errors import UnreadableScene
+from terralean.inspect.finding import Finding, worst_first
+from terralean.raster.area import row_area_m2
+from terralean.raster.grid import Grid
+from terralean.raster.scene import IDENTITY, Scene, open_scene, read_preview
+from terralean.spec import Bands
+
+VIEW_PX = 1024  # longer side of the look at the values
+LARGE_PX = 4096  # a side from which the layout on disk decides how fast windows are read
+WIDE_STRIP = 8  # a block so many times wider than high is a strip
+UNDECLARED = 0.01  # share of all-zero pixels from which they look like nodata that nobody declared
+SQUARE = 0.01  # relative difference of the sides of a pixel
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BandValues:
+    """Of the valid pixels in view."""
+
+    name: str
+    minimum: float
+    maximum: float
+    mean: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SceneReport:
+    """What is known of a scene without reading all of it."""
+
+    path: str
+    driver: str
+    width: int
+    height: int
+    bands: Bands
+    crs: str | None
+    crs_name: str | None
+    pixel_m: tuple[float, float] | None  # width and height of the centre pixel
+    area_km2: float | None
+    nodata: float | None
+    nodata_share: float | None  # of the pixels in view; None where nothing can be read
+    block_px: tuple[int, int]  # height and width of what is read at once
+    overviews: tuple[int, ...]  # factors
+    compression: str | None
+    values: tuple[BandValues, ...]
+    findings: tuple[Finding, ...]
+    kind: Literal["scene"] = "scene"
+
+
+def describe_scene(path: str, *, bands: Sequence[int] | None = None) -> SceneReport:
+    """Look at a scene, its values through a view of at most 1024 px. What cannot be read is a finding."""
+    with open_scene(path, bands=bands) as scene:
+        with scene.source.dataset() as file:
+            layout = _Layout.of(file)
+        found = [*_place(scene.grid, layout, path), *_disk(scene.grid, layout, path)]
+        values: tuple[BandValues, ...] = ()
+        share = None
+        try:
+            view, valid = read_preview(scene, VIEW_PX)
+        except UnreadableScene as error:
+            found.append(Finding(severity="error", message=str(error), fix="copy or download the file again"))
+        else:
+            share = float(1 - valid.mean())
+            values = band_values(view, valid, scene.bands)
+            found += look(view, valid, scene)
+    crs = CRS.from_user_input(scene.grid.crs) if scene.grid.crs else None
+    return SceneReport(
+        path=path,
+        driver=layout.driver,
+        width=scene.grid.width,
+        height=scene.grid.height,
+        bands=scene.bands,
+        crs=scene.grid.crs,
+        crs_name=crs.name if crs else None,
+        pixel_m=scene.grid.pixel_m(),
+        area_km2=_area_km2(scene.grid),
+        nodata=scene.nodata,
+        nodata_share=share,
+        block_px=layout.block,
+        overviews=layout.overviews,
+        compression=layout.compression,
+        values=values,
+        findings=worst_first(found),
+    )
+
+
+def band_values(view: NDArray[Any], valid: NDArray[np.bool_], bands: Bands) -> tuple[BandValues, ...]:
+    """Least, largest and mean value of each band of (C, h, w); nothing where no pixel is valid."""
+    if not valid.any():
+        return ()
+    return tuple(
+        BandValues(name=name, minimum=float(band.min()), maximum=float(band.max()), mean=float(band.mean(dtype=np.float64)))
+        for name, band in zip(bands.names, view[:, valid], strict=True)
+    )
+
+
+def look(view: NDArray[Any], valid: NDArray[np.bool_], scene: Scene) -> list[Finding]:
+    """What the values (C, h, w) in view say."""
+    return [*_missing(view, valid, scene), *_constant(view, valid, scene)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Layout:
+    """How the file is stored and placed."""
+
+    driver: str
+    block: tuple[int, int]
+    overviews: tuple[int, ...]
+    compression: str | None
+    points: bool  # ground control points or a sensor model
+
+    @classmethod
+    def of(cls, file: Any) -> _Layout:
+        height, width = file.block_shapes[0]
+        return cls(
+            driver=file.driver,
+            block=(int(height), int(width)),
+            overviews=tuple(int(factor) for factor in file.overviews(1)),
+            compression=file.compression.value if file.compression else None,
+            points=bool(file.gcps[0] or file.rpcs),
+        )
+
+
+def _place(grid: Grid, layout: _Layout, path: str) -> Iterable[Finding]:
+    if grid.crs is None:
+        message = "only ground control points or a sensor model place it" if layout.points else "it has no CRS"
+        fix = f"gdalwarp {path} warped.tif" if layout.points else f"if you know it: gdal_edit.py -a_srs EPSG:CODE {path}"
+        yield Finding(severity="warning", message=f"{message}: a map of it will lie nowhere on the ground", fix=fix)
+        return
+    a, b, _, d, e, _ = grid.transform
+    if grid.transform == IDENTITY:
+        fix = f"gdal_edit.py -a_ullr WEST NORTH EAST SOUTH {path}"
+        yield Finding(severity="warning", message="it has a CRS but no transform: pixels have no place in it", fix=fix)
+    elif b or d:
+        yield Finding(severity="note", message="rows do not run east: it is rotated", fix="none needed; GIS may draw it slowly")
+    elif e > 0:
+        yield Finding(severity="note", message="the first row is the southernmost", fix="none needed; maps of it are alike")
+    wide, high = grid.pixel_m() or (1.0, 1.0)
+    if abs(wide / high - 1) > SQUARE:
+        fix = "gdalwarp to a projected CRS, if models are to see true shapes"
+        yield Finding(severity="note", message=f"pixels are not square on the ground: {wide:.4g} m x {high:.4g} m", fix=fix)
+
+
+def _disk(grid: Grid, layout: _Layout, path: str) -> Iterable[Finding]:
+    high, wide = layout.block
+    fix = f"gdal_translate -of COG -co COMPRESS=ZSTD {path} tiled.tif"
+    large = max(grid.width, grid.height) > LARGE_PX
+    if large and wide >= grid.width and wide > WIDE_STRIP * high:
+        message = f"stored in strips of {_rows(high)}, not in tiles: windows are read slowly"
+        yield Finding(severity="warning", message=message, fix=fix)
+    if large and not layout.overviews:
+        yield Finding(severity="note", message="it has no overviews: looking at all of it reads all of it", fix=fix)
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
+
+
+def _missing(view: NDArray[Any], valid: NDArray[np.bool_], scene: Scene) -> Iterable[Finding]:
+    if not valid.any():
+        what = "is not finite" if view.dtype.kind == "f" and not np.isfinite(view).any() else "is nodata"
+        fix = "check the nodata value and the mask with gdalinfo"
+        yield Finding(severity="error", message=f"every pixel in view {what}: there is nothing to map", fix=fix)
+        return
+    if view.dtype.kind == "f" and (strange := 1 - np.isfinite(view).all(axis=0).mean()) > 0:
+        message = f"{strange:.1%} of the pixels in view are NaN or infinite in some band"
+        yield Finding(severity="note", message=message, fix="none needed; they are treated as nodata")
+    zero = (view == 0).all(axis=0)
+    share = (zero & valid).mean()
+    if share > UNDECLARED and scene.nodata is None:
+        message = f"{share:.1%} of the pixels in view are 0 in every band, but 0 is not declared as nodata"
+        fix = f"if they are no data: gdal_edit.py -a_nodata 0 {scene.path}"
+        yield Finding(severity="warning", message=message, fix=fix)
+
+
+def _constant(view: NDArray[Any], valid: NDArray[np.bool_], scene: Scene) -> Iterable[Finding]:
+    if np.count_nonzero(valid) < 2:  # noqa: PLR2004 - one pixel says nothing about a band
+        return
+    pixels = view[:, valid]
+    still = [name for name, band in zip(scene.bands.names, pixels, strict=True) if band.min() == band.max()]
+    if still:
+        message = f"constant in all valid pixels in view: {', '.join(still)}"
+        yield Finding(
+            severity="warning", message=message, fix="leave such bands out with data.bands; they cannot be normalised"
+        )
+
+
+def _area_km2(grid: Grid) -> float | None:
+    rows = row_area_m2(grid) if grid.transform != IDENTITY else None
+    return None if rows is None else float(rows.sum() * grid.width / 1e6)

@@ -1,0 +1,111 @@
+"""Reports as a person reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from terralean.inspect.dataset import DatasetReport
+from terralean.inspect.describe import Report
+from terralean.inspect.finding import Finding
+from terralean.inspect.run import RunReport
+from terralean.inspect.scene import BandValues, SceneReport
+from terralean.spec import Bands
+
+LABEL_WIDTH = 11
+
+
+def tell(report: Report) -> str:
+    """The report in lines of text, findings last."""
+    if isinstance(report, SceneReport):
+        lines = _scene(report)
+    elif isinstance(report, DatasetReport):
+        lines = _dataset(report)
+    else:
+        lines = _run(report)
+    return "\n".join([*lines, *_findings(report.findings)])
+
+
+def _scene(report: SceneReport) -> Iterable[str]:
+    yield f"{report.path}: scene, {report.driver}"
+    yield _line("size", f"{report.width:,} x {report.height:,} px (width x height)")
+    yield _line("bands", _bands(report.bands))
+    if report.crs:
+        where = report.crs if report.crs.startswith("EPSG") else "no EPSG code"
+        yield _line("CRS", f"{report.crs_name} ({where})")
+    if report.pixel_m:
+        area = f", {report.area_km2:,.4g} km2" if report.area_km2 is not None else ""
+        yield _line("pixel", f"{report.pixel_m[0]:.4g} x {report.pixel_m[1]:.4g} m{area}")
+    share = "" if report.nodata_share is None else f"{report.nodata_share:.1%} of the pixels in view"
+    yield _line("nodata", f"{share} (value {'none' if report.nodata is None else f'{report.nodata:g}'})")
+    yield _line("on disk", f"blocks of {report.block_px[0]} x {report.block_px[1]} px (height x width), {_stored(report)}")
+    yield from _values(report.values)
+
+
+def _dataset(report: DatasetReport) -> Iterable[str]:
+    yield f"{report.root}: dataset, {report.layout}"
+    if report.bands is None:
+        return
+    small, large = ("? x ?" if size is None else f"{size[1]} x {size[0]}" for size in (report.smallest_px, report.largest_px))
+    yield _line("images", f"{report.images}, {small}{'' if small == large else f' to {large}'} px (width x height)")
+    yield _line("bands", _bands(report.bands))
+    yield _line("CRS", ", ".join("none" if crs is None else crs.split("[")[0] for crs in report.crs))
+    for share in report.classes:
+        yield _line("class", f"{share.name}: {share.share:.2%} of the labels, {share.pixels:,} px")
+    if report.ignored_share is not None and report.nodata_share is not None:
+        yield _line("unlabelled", f"{report.ignored_share:.1%} of the pixels; nodata: {report.nodata_share:.1%}")
+    yield from _values(report.values)
+    for name, split in report.splits.items():
+        yield _line(name, f"{split.pixels:,} px in {split.regions} windows of {split.images} images")
+    if report.rule:
+        yield _line("split", report.rule)
+    if report.leakage:
+        yield _line("leakage", report.leakage)
+
+
+def _run(report: RunReport) -> Iterable[str]:
+    yield f"{report.path}: run, {'finished' if report.finished else 'not finished'}"
+    card = report.card
+    if card is not None:
+        yield _line("model", f"{card.model} for {card.task}, {report.weights_mb or 0:g} MB, terralean {card.version}")
+        yield _line("bands", _bands(card.bands))
+        yield _line("classes", ", ".join(card.classes.names))
+        yield _line("trained", f"{card.training.steps} steps, {card.training.minutes:g} min, seed {card.training.seed}")
+        yield _line("split", card.training.split)
+        yield _line("leakage", card.training.leakage)
+        for name, metrics in card.metrics.items():
+            yield _line(name, _numbers(metrics))
+    if report.data is not None:
+        yield _line("data", report.data)
+
+
+def _findings(findings: Sequence[Finding]) -> Iterable[str]:
+    for finding in findings:
+        yield f"{finding.severity}: {finding.message}"
+        yield f"{'':{LABEL_WIDTH}} fix: {finding.fix}"
+
+
+def _line(name: str, text: str) -> str:
+    return f"  {name:<{LABEL_WIDTH}} {text}"
+
+
+def _bands(bands: Bands) -> str:
+    names = ", ".join(bands.names)
+    nm = [w for w in bands.wavelength_nm or () if w is not None]
+    waves = f", {min(nm):g} to {max(nm):g} nm" if nm else ""
+    return f"{len(bands)} x {bands.dtype} ({names}){waves}, {bands.units} in steps of {bands.scale:g}"
+
+
+def _stored(report: SceneReport) -> str:
+    packed = report.compression or "not compressed"
+    return f"{packed}, " + (f"overviews {', '.join(map(str, report.overviews))}" if report.overviews else "no overviews")
+
+
+def _values(values: Sequence[BandValues]) -> Iterable[str]:
+    for band in values:
+        yield _line("values", f"{band.name}: {band.minimum:.5g} to {band.maximum:.5g}, mean {band.mean:.5g}")
+
+
+def _numbers(metrics: object) -> str:
+    if not isinstance(metrics, dict):
+        return str(metrics)
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, int | float))

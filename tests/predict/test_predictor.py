@@ -1,0 +1,55 @@
+import pytest
+import torch
+
+from terralean.errors import ConfigError
+from terralean.predict import load
+from terralean.predict.normalise import Normalise
+from terralean.spec import Normalisation
+
+
+def test_normalise_on_a_worked_case():
+    normalise = Normalise(Normalisation(mean=(10.0, 100.0), std=(2.0, 50.0)))
+    image = torch.tensor([[[[14.0, float("nan")]], [[0.0, 7.0]]]])
+    valid = torch.tensor([[[True, False]]])
+    assert normalise(image, valid).tolist() == [[[[2.0, 0.0]], [[-2.0, 0.0]]]]
+
+
+def test_probabilities_sum_to_one_and_do_not_depend_on_the_batch(untrained):
+    predictor = load(untrained, device="cpu")
+    image = torch.randint(0, 255, (3, 3, 64, 64)).float()
+    valid = torch.ones(3, 64, 64, dtype=torch.bool)
+    together = predictor(image, valid)
+    assert together.shape == (3, 3, 64, 64)
+    assert together.dtype == torch.float32
+    torch.testing.assert_close(together.sum(dim=1), torch.ones(3, 64, 64))
+    torch.testing.assert_close(together[1:2], predictor(image[1:2], valid[1:2]), rtol=1e-4, atol=1e-5)
+
+
+def test_values_of_pixels_that_are_not_valid_are_never_seen(untrained):
+    predictor = load(untrained, device="cpu")
+    image = torch.randint(0, 255, (1, 3, 64, 64)).float()
+    valid = torch.ones(1, 64, 64, dtype=torch.bool)
+    valid[:, 20:30] = False
+    other = image.clone()
+    other[:, :, 20:30] = float("nan")
+    assert torch.equal(predictor(image, valid), predictor(other, valid))
+
+
+def test_bf16_is_close_to_fp32(untrained):
+    image = torch.randint(0, 255, (1, 3, 64, 64)).float()
+    valid = torch.ones(1, 64, 64, dtype=torch.bool)
+    full, half = (load(untrained, device="cpu", precision=precision)(image, valid) for precision in ("fp32", "bf16"))
+    assert half.dtype == torch.float32
+    assert not torch.equal(full, half)
+    assert (full - half).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize(("device", "message"), [("gpu0", "use cpu, cuda or cuda:0"), ("cuda:63", "is not here")])
+def test_device_that_is_not_there(untrained, device, message):
+    with pytest.raises(ConfigError, match=message):
+        load(untrained, device=device)
+
+
+def test_unknown_precision(untrained):
+    with pytest.raises(ConfigError, match="one of fp32, bf16, got 'int4'"):
+        load(untrained, device="cpu", precision="int4")

@@ -1,0 +1,73 @@
+import pytest
+import yaml
+
+from terralean import recipes
+from terralean.errors import ConfigError, RunError, UnknownName
+from terralean.train.config import to_yaml
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_recipe_reads_and_survives_its_own_yaml(name):
+    experiment = recipes.read(name)
+    assert recipes.parse(yaml.safe_load(to_yaml(experiment)), source=name) == experiment
+
+
+def test_changes_reach_any_depth_and_are_written_as_yaml():
+    experiment = recipes.read(
+        "lemevit_tiny_light",
+        changes=["train.lr=3e-4", "data.split.test=0.1", "data.classes=[field, forest]", "train.loss.dice=0", "seed=7"],
+    )
+    assert experiment.train.lr == 3e-4
+    assert experiment.data.split.test == 0.1
+    assert experiment.data.classes == ("field", "forest")
+    assert experiment.train.loss.dice == 0
+    assert experiment.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("train.lrr=1", r"no setting train\.lrr; nearest: train\.lr"),
+        ("data.split.tset=0.3", r"no setting data\.split\.tset; nearest: data\.split\.test"),
+        ("trian.lr=2", r"no setting trian; nearest: train"),
+        ("train.lr=abc", r"train\.lr: .*got 'abc'"),
+        ("train.steps=0", r"train\.steps must be above 0, got 0"),
+        ("train.warmup_steps=1000", "leaves nothing of 1000 steps"),
+        ("train.ema_decay=1.0", "ema_decay must be 0 up to below 1"),
+        ("data=3", "data must be a section with keys, got 3"),
+        ("train.schedule=step", r"train\.schedule: .*'cosine' or 'poly'"),
+        ("lr", "is not key=value"),
+        ("train.lr=[1", "the value is not YAML"),
+    ],
+)
+def test_what_cannot_be_obeyed_is_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        recipes.read("lemevit_tiny_light", changes=[change])
+
+
+def test_unknown_recipe_names_the_nearest():
+    with pytest.raises(UnknownName, match="nearest: lemevit_tiny_light"):
+        recipes.read("lemevit_tiny")
+
+
+def test_missing_recipe_file(tmp_path):
+    with pytest.raises(UnknownName, match=r"no recipe file at .*mine\.yaml"):
+        recipes.read(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize(("text", "message"), [("- a\n- b\n", "holds list"), ("a: [", "is not YAML")])
+def test_file_that_is_no_recipe(tmp_path, text, message):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        recipes.read(str(tmp_path / "mine.yaml"))
+
+
+def test_missing_key_is_named(tmp_path):
+    (tmp_path / "mine.yaml").write_text("task: segmentation\nmodel: {name: lemevit_tiny_light}\ntrain: {steps: 9}\n")
+    with pytest.raises(ConfigError, match=r"train\.validate_every: Field required"):
+        recipes.read(str(tmp_path / "mine.yaml"))
+
+
+def test_folder_that_is_no_run(tmp_path):
+    with pytest.raises(RunError, match=r"has no recipe\.yaml"):
+        recipes.read_run(tmp_path)

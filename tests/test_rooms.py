@@ -1,0 +1,67 @@
+"""The rooms of the package import only what the design allows them to."""
+
+import ast
+from pathlib import Path
+
+import terralean
+
+ROOT = Path(terralean.__file__).parent
+EVERYWHERE = {"spec", "errors"}
+ALLOWED = {
+    "spec": {"errors"},
+    "errors": set(),
+    "raster": set(),
+    "cost": set(),
+    "models": {"layers", "tokens", "boxes"},
+    "data": {"raster", "boxes"},
+    "tasks": {"data", "boxes"},
+    "weights": {"models", "adapt"},
+    "predict": {"weights", "tasks"},
+    "train": {"data", "models", "adapt", "weights", "tasks", "predict", "cost"},
+    "recipes": {"train"},
+    "mapping": {"raster", "predict", "tasks", "boxes", "cost"},
+    "evaluate": {"data", "tasks", "predict", "raster", "weights", "cost", "mapping"},
+    "inspect": {"raster", "data", "weights"},
+    "benchmark": {"models", "weights", "predict", "cost", "data", "raster"},
+    "demo": None,  # all but cli
+    "cli": None,
+}
+
+
+def rooms_imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [node.module or ""] + [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("terralean.")}
+    return found & {*ALLOWED}
+
+
+def test_every_room_is_in_the_table():
+    rooms = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert rooms - {"__init__", "__pycache__"} == set(ALLOWED)
+
+
+def test_rooms_import_what_the_table_allows():
+    wrong = []
+    for path in ROOT.rglob("*.py"):
+        room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        allowed = ALLOWED.get(room)
+        if room == "__init__" or allowed is None:
+            continue
+        extra = rooms_imported(path) - allowed - EVERYWHERE - {room}
+        wrong += [f"{path.relative_to(ROOT)} imports {name}" for name in sorted(extra)]
+    assert not wrong
+
+
+def test_no_room_imports_the_command_line():
+    assert not [path for path in ROOT.rglob("*.py") if path.name != "cli.py" and "cli" in rooms_imported(path)]
+
+
+def test_raster_works_without_torch():
+    for path in (ROOT / "raster").rglob("*.py"):
+        assert "import torch" not in path.read_text()

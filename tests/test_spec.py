@@ -1,0 +1,83 @@
+import pytest
+
+from terralean.errors import BandMismatch, ConfigError, LabelError
+from terralean.spec import PALETTE, Bands, Classes, Normalisation, check_bands
+
+RGB = Bands(names=("red", "green", "blue"))
+
+
+def test_bands_choose_keeps_what_belongs_to_each_band():
+    bands = Bands(names=("a", "b", "c"), wavelength_nm=(450, None, 650), units="reflectance", scale=1e-4, dtype="uint16")
+    chosen = bands.choose([2, 0])
+    assert chosen == Bands(names=("c", "a"), wavelength_nm=(650, 450), units="reflectance", scale=1e-4, dtype="uint16")
+
+
+@pytest.mark.parametrize("names", [(), ("red", "red")])
+def test_bands_need_different_names(names):
+    with pytest.raises(ConfigError):
+        Bands(names=names)
+
+
+def test_wavelengths_in_micrometres_are_refused_with_the_fix():
+    with pytest.raises(ConfigError, match="multiply by 1000"):
+        Bands(names=("red",), wavelength_nm=(0.65,))
+
+
+def test_same_bands_pass():
+    check_bands(RGB, RGB, scene="scene.tif")
+    check_bands(Bands(names=("band_1", "band_2", "band_3")), RGB, scene="scene.tif")  # only the count can be known
+
+
+def test_another_order_names_both_lists_and_the_option_that_mends_it():
+    with pytest.raises(BandMismatch) as error:
+        check_bands(Bands(names=("blue", "green", "red", "nir")), RGB, scene="scene.tif")
+    text = str(error.value)
+    assert "scene.tif" in text
+    assert "blue, green, red, nir" in text
+    assert "red, green, blue\n" in text
+    assert "--bands 3,2,1" in text
+
+
+def test_no_band_in_common():
+    with pytest.raises(BandMismatch, match="none of the model's bands"):
+        check_bands(Bands(names=("vv", "vh")), RGB, scene="scene.tif")
+
+
+def test_missing_band_is_named():
+    with pytest.raises(BandMismatch, match="missing: blue"):
+        check_bands(Bands(names=("red", "green", "nir")), RGB, scene="scene.tif")
+
+
+def test_wrong_count_without_names():
+    with pytest.raises(BandMismatch, match=r"has 4 bands, the model was trained on 3(.|\n)*--bands 1,2,3"):
+        check_bands(Bands(names=("band_1", "band_2", "band_3", "band_4")), RGB, scene="scene.tif")
+
+
+def test_another_scale_is_refused():
+    with pytest.raises(BandMismatch, match=r"reflectance in steps of 0.0001(.|\n)*digital number in steps of 1"):
+        check_bands(Bands(names=RGB.names, units="reflectance", scale=1e-4), RGB, scene="scene.tif")
+
+
+def test_normalisation_refuses_a_constant_band():
+    with pytest.raises(ConfigError, match="leave constant bands out"):
+        Normalisation(mean=(1.0, 2.0), std=(1.0, 0.0))
+
+
+def test_classes_in_the_default_palette_all_differ():
+    classes = Classes.named([f"c{i}" for i in range(60)])
+    assert classes.colours[: len(PALETTE)] == PALETTE
+    assert len(set(classes.colours)) == 60
+
+
+@pytest.mark.parametrize(
+    ("names", "colours", "message"),
+    [
+        ((), (), "1 to 254 classes"),
+        (("a", "a"), ((0, 0, 0), (1, 1, 1)), "must differ"),
+        (("a",), (), "as many colours"),
+        (("a",), ((0, 0, 256),), "0..255"),
+    ],
+)
+def test_impossible_classes(names, colours, message):
+    with pytest.raises(LabelError, match=message):
+        Classes(names=names, colours=colours)
