@@ -173,6 +173,22 @@ def test_judging_blocks_are_groups_of_their_own(tmp_path, write_scene):
     assert {region.group for region in split.of("train")} == {None}
 
 
+@pytest.mark.parametrize(
+    ("settings", "gap"), [({"block_px": 40}, 10), ({"block_m": 1000}, 25), ({"block_px": 40, "gap_px": 3}, 3), ({}, 17)]
+)
+def test_the_default_gap_is_a_quarter_of_a_block_at_most(tmp_path, write_scene, settings, gap):
+    write_scene("a", labels=np.tile(LABELS, (2, 2)))
+    split, dataset = make(tmp_path, **settings)
+    cover = painted(split, dataset.sources[0].image)
+    assert split.gap_px == gap
+    assert chebyshev_px(cover["train"], (cover["validation"] + cover["test"]) > 0) == gap
+
+
+def test_large_scenes_have_a_gap_of_32_pixels(tmp_path, write_scene):
+    write_scene("a", labels=np.tile(LABELS, (4, 5)))
+    assert make(tmp_path)[0].gap_px == 32
+
+
 # Groups and whole images.
 
 
@@ -272,7 +288,11 @@ def test_random_tiles_are_dealt_without_a_gap(tmp_path, write_scene):
             r"the train split is empty .*make the blocks or the gap smaller \(data.split.block_px",
         ),
         ({"rule": "given"}, ConfigError, "data.split.rule is given, but neither an index.csv nor folders give a split"),
-        ({"rule": "random", "gap_m": 5.0}, ConfigError, "data.split.gap_m is in metres, but the random rule cuts tiles in pixels"),
+        (
+            {"rule": "random", "gap_m": 5.0},
+            ConfigError,
+            "data.split.gap_m is in metres, but the random rule cuts tiles in pixels",
+        ),
     ],
 )
 def test_a_split_that_cannot_be_made_is_an_error_with_the_fix(tmp_path, write_scene, settings, error, text):
@@ -283,7 +303,9 @@ def test_a_split_that_cannot_be_made_is_an_error_with_the_fix(tmp_path, write_sc
 
 def test_metres_need_coordinates(tmp_path, write_scene):
     write_scene("a", crs=None)
-    with pytest.raises(ConfigError, match=r"data\.split\.block_m is in metres, but no image has coordinates; set data\.split\.block_px"):
+    with pytest.raises(
+        ConfigError, match=r"data\.split\.block_m is in metres, but no image has coordinates; set data\.split\.block_px"
+    ):
         make(tmp_path, block_m=100.0)
 
 

@@ -24,9 +24,11 @@ class SplitConfig:
     )
     validation: float = 0.15  # share of the labelled pixels; of the training part where only the test split is given
     test: float = 0.2  # share of the labelled pixels
-    block_px: int | None = None  # side of a block; None: some forty blocks in all, at least 4 gaps and at most 512 px wide
+    block_px: int | None = (
+        None  # side of a block; None: some forty blocks in all, but no wider than 512 px, no narrower than 4 gaps
+    )
     block_m: float | None = None
-    gap_px: int = 32  # least distance between a training pixel and any pixel that judges
+    gap_px: int | None = None  # least distance from training to any pixel that judges; None: 32, at most a quarter of a block
     gap_m: float | None = None
 
     def __post_init__(self) -> None:

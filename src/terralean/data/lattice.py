@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from terralean.data.config import SplitConfig
-from terralean.data.ground import Frame, aligned, pixel_units, to_frame
+from terralean.data.ground import Frame, aligned, pixel_units, placed, to_frame
 from terralean.raster.grid import Grid, Window
 
 BLOCKS = 40  # blocks aimed at where no size is given: enough to deal several classes, few enough to stay large
 LARGEST_PX = 512
+SMALLEST_PX = 16
+GAP_PX = 32
 GAPS = 4  # least side of a block in gaps: with one gap off either side half of it remains
 SLACK_PX = 1e-3  # by so much a pixel may cross a line of the lattice and still count as inside: rounding of coordinates
 CELLS = 32  # cells across a block where rows and columns do not run along the lattice
@@ -46,13 +48,24 @@ class Cells:
     reach: NDArray[np.int64]  # (R, C, 4) first and last block row, first and last block column within the gap of the cell
 
 
+def settle(config: SplitConfig, grids: Sequence[Grid]) -> SplitConfig:
+    """The configuration with a gap, for blocks of the size that it asks for or that the scenes suggest."""
+    if config.gap_px is not None:
+        return config
+    pixel_m = max((max(grid.pixel_m() or (1.0,)) for grid in grids if placed(grid)), default=None)
+    side = config.block_px or _suggested_px(grids)
+    if config.block_m is not None and pixel_m is not None:
+        side = config.block_m / pixel_m
+    return replace(config, gap_px=min(GAP_PX, int(side / GAPS)))
+
+
 def lattice(frame: Frame, grids: Sequence[Grid], config: SplitConfig) -> Lattice:
-    """The lattice for the scenes of a frame, of all `grids`; sizes as configured, else from what all scenes cover."""
+    """The lattice for the scenes of a frame, of all `grids`; `config` is settled."""
     down = -1.0 if frame.crs is not None and plane_is_up(grids[frame.members[0]]) else 1.0
     x, y = _corners(frame, grids)
     wide, high = x.max() - x.min(), y.max() - y.min()
     pixel = tuple(max(sizes) for sizes in zip(*(pixel_units(grids[i], frame) for i in frame.members), strict=True))
-    gap = _units(config.gap_m, config.gap_px, frame, pixel)
+    gap = _units(config.gap_m, config.gap_px or 0, frame, pixel)
     side = _side(config, frame, grids, pixel, gap=gap, extent=(wide, high))
     origin = (float(x.min()), float(y.max() if down < 0 else y.min()))
     slack = [SLACK_PX * p for p in pixel]
@@ -147,9 +160,14 @@ def _side(
     if config.block_px is not None or (config.block_m is not None and frame.crs is not None):
         side = _units(config.block_m, config.block_px or 0, frame, pixel)
         return tuple(max(1, round(s / p)) * p for s, p in zip(side, pixel, strict=True))  # type: ignore[return-value]
-    covered = sum(grid.width * grid.height for grid in grids)  # of all frames: lone chips stay whole
-    wanted_px = max(GAPS * max(g / p for g, p in zip(gap, pixel, strict=True)), min(LARGEST_PX, math.sqrt(covered / BLOCKS)))
+    wanted_px = max(GAPS * max(g / p for g, p in zip(gap, pixel, strict=True)), _suggested_px(grids))
     return tuple(_even(e / p, wanted_px) * p for e, p in zip(extent, pixel, strict=True))  # type: ignore[return-value]
+
+
+def _suggested_px(grids: Sequence[Grid]) -> float:
+    """Side of a block such that all scenes together hold some forty: lone chips stay whole."""
+    covered = sum(grid.width * grid.height for grid in grids)
+    return max(SMALLEST_PX, min(LARGEST_PX, math.sqrt(covered / BLOCKS)))
 
 
 def _even(length_px: float, side_px: float) -> int:

@@ -17,7 +17,7 @@ from terralean.data.config import DataConfig, SplitConfig, SplitName, SplitRule
 from terralean.data.deal import NAMES, deal
 from terralean.data.ground import Frame, frames, placed
 from terralean.data.index import Dataset, Source
-from terralean.data.lattice import Cells, Lattice, apart, cells, lattice, rectangles
+from terralean.data.lattice import Cells, Lattice, apart, cells, lattice, rectangles, settle
 from terralean.data.reading import Reader
 from terralean.errors import ConfigError, DatasetError, EmptySplit, MissingFile
 from terralean.raster.grid import Grid, Window
@@ -73,10 +73,11 @@ class _Task:
 
 def make_split(dataset: Dataset, config: DataConfig, *, seed: int) -> Split:
     """Deal the dataset's labelled pixels to train, validation and test. Raises EmptySplit where one comes out empty."""
-    settings = config.split
+    reader = Reader(classes=dataset.classes, config=config)
+    settings = settle(config.split, [reader.grid(source.image) for source in dataset.sources])
     task = _Task(
         sources=dataset.sources,
-        reader=Reader(classes=dataset.classes, config=config),
+        reader=reader,
         config=settings,
         shares=(1 - settings.validation - settings.test, settings.validation, settings.test),
         rng=np.random.default_rng(seed),
@@ -94,7 +95,7 @@ def make_split(dataset: Dataset, config: DataConfig, *, seed: int) -> Split:
         rule=words,
         method=method,
         seed=seed,
-        gap_px=settings.gap_px,
+        gap_px=settings.gap_px or 0,
         gap_m=settings.gap_m,
     )
 
@@ -159,7 +160,9 @@ def _check_settings(task: _Task, config: DataConfig, method: SplitRule) -> None:
     if config.group is not None and method in ("blocks", "random"):
         raise ConfigError(f"data.group has no effect with data.split.rule {method}; take one of them out")
     if method == "given" and not any(source.split for source in task.sources):
-        raise ConfigError("data.split.rule is given, but neither an index.csv nor folders give a split; leave data.split.rule out")
+        raise ConfigError(
+            "data.split.rule is given, but neither an index.csv nor folders give a split; leave data.split.rule out"
+        )
 
 
 # The rules.
@@ -201,13 +204,14 @@ def _groups(task: _Task) -> Cut:
 
 def _blocks(task: _Task) -> Cut:
     grids = task.grids()
-    config = task.config
-    gap_m = (
-        config.gap_m if config.gap_m is not None else max((config.gap_px * max(g.pixel_m() or (0,)) for g in grids), default=0)
-    )
-    lattices = [lattice(frame, grids, config) for frame in frames(grids, reach_m=2 * gap_m + 1)]
+    lattices = [lattice(frame, grids, task.config) for frame in frames(grids, reach_m=2 * _gap_m(task.config, grids) + 1)]
     regions, tally = _cut(task, lattices, lambda counts: deal(counts, shares=task.shares, rng=task.rng))
     return regions, f"blocks of {_sides(lattices)}: {tally}; training keeps {_gap(lattices)} away from the others"
+
+
+def _gap_m(config: SplitConfig, grids: Sequence[Grid]) -> float:
+    pixel_m = max((max(grid.pixel_m() or (0.0,)) for grid in grids if placed(grid)), default=0.0)
+    return config.gap_m if config.gap_m is not None else (config.gap_px or 0) * pixel_m
 
 
 def _random(task: _Task) -> Cut:
@@ -339,7 +343,7 @@ def _empty(dataset: Dataset, name: str, method: SplitRule, words: str) -> str:
     fix = {
         "given": "give some images to it, or leave the column out",
         "groups": "give more groups (data.group), or cut the images with data.split.rule=blocks",
-        "blocks": "make the blocks or the gap smaller (data.split.block_px, data.split.gap_px; in metres data.split.block_m, data.split.gap_m)",
+        "blocks": "make the blocks or the gap smaller (data.split.block_px and gap_px, or in metres block_m and gap_m)",
         "random": "make the tiles smaller (data.split.block_px)",
     }[method]
     zero = "" if name == "train" else f", or do without: data.split.{name}=0"

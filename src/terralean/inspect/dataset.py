@@ -19,7 +19,7 @@ from terralean.data.reading import Reader
 from terralean.data.split import Split, make_split
 from terralean.errors import GridMismatch, LabelError, TerraleanError, UnreadableScene
 from terralean.inspect.finding import Finding, worst_first
-from terralean.inspect.scene import VIEW_PX, BandValues, band_values
+from terralean.inspect.scene import VIEW_PX, BandValues, band_values, percent, undeclared
 from terralean.raster.grid import Window
 from terralean.raster.scene import open_scene, read_preview
 from terralean.spec import IGNORE, Bands
@@ -81,11 +81,11 @@ def describe_dataset(path: Path, config: DataConfig, *, seed: int = 0) -> Datase
     except TerraleanError as error:
         if not path.exists():
             raise
-        finding = Finding(severity="error", message=str(error), fix="see the message; nothing else can be told before")
+        finding = Finding(severity="error", message=str(error))
         return DatasetReport(root=str(path), layout="not understood", findings=(finding,))
     contents = _read_all(dataset, config)
     report = _report(dataset, contents)
-    findings = [*_faults(report), *_balance(report), *_looks(report)]
+    findings = [*_faults(report), *_balance(report), *_looks(report), *_void(contents.void)]
     if contents.sound and not any(finding.severity == "error" for finding in findings):
         report, more = _with_split(report, dataset, config, seed=seed)
         findings += more
@@ -104,6 +104,7 @@ class _Contents:
     values: list[tuple[BandValues, ...]] = field(default_factory=list)
     misaligned: list[str] = field(default_factory=list)
     faulty: list[str] = field(default_factory=list)
+    void: list[str] = field(default_factory=list)  # images with pixels that look like undeclared nodata
     unreadable: list[str] = field(default_factory=list)
 
     @property
@@ -150,6 +151,9 @@ def _view(source: Source, config: DataConfig, bands: Bands, contents: _Contents)
             return
     contents.valid_shares.append((float(valid.mean()), scene.grid.window.pixels))
     contents.values.append(band_values(view, valid, bands))
+    contents.void += [
+        f"{Path(source.image).name} ({percent(share)} {value})" for value, share in undeclared(view, valid, scene)
+    ]
 
 
 def _report(dataset: Dataset, contents: _Contents) -> DatasetReport:
@@ -237,11 +241,18 @@ def _looks(report: DatasetReport) -> Iterable[Finding]:
         yield Finding(severity="error", message=f"constant in every image: {', '.join(still)}", fix=fix)
     if report.nodata_share is not None and report.nodata_share > VOID:
         message = f"{report.nodata_share:.0%} of the pixels are nodata"
-        yield Finding(severity="note", message=message, fix="none needed; they neither train nor judge")
+        yield Finding(severity="note", message=f"{message}; they neither train nor judge")
     if None in report.crs:
         where = "no image has coordinates" if report.crs == (None,) else "some images have no coordinates"
         fix = "name what belongs together in index.csv (group) or with data.group"
         yield Finding(severity="note", message=f"{where}: neighbours can only be told by their edges", fix=fix)
+
+
+def _void(images: Sequence[str]) -> Iterable[Finding]:
+    if images:
+        message = f"pixels of one value in every band, as nodata has, but not declared as such: {listed(images)}"
+        fix = "if they are no data: gdal_edit.py -a_nodata VALUE IMAGE; else a model learns them as ground"
+        yield Finding(severity="warning", message=message, fix=fix)
 
 
 # Split and leaks.
@@ -253,7 +264,7 @@ def _with_split(
     try:
         split = make_split(dataset, config, seed=seed)
     except TerraleanError as error:
-        return report, [Finding(severity="error", message=str(error), fix="see the message; training would stop here too")]
+        return report, [Finding(severity="error", message=str(error))]
     leakage = check_leakage(split)
     shares = _split_shares(split, dataset, config)
     findings = list(_unlearnt(shares, dataset))

@@ -1,4 +1,4 @@
-"""One question for any path: what is this, and what is wrong with it?"""
+"""One answer for any path: what it is, and what is wrong with it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class Finding:
 
     severity: Severity
     message: str
-    fix: str
+    fix: str | None = None  # None where the message says it, or nothing need be done
 
 
 def worst_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -18,7 +18,7 @@ from terralean.raster.scene import IDENTITY, Scene, open_scene, read_preview
 from terralean.spec import Bands
 
 VIEW_PX = 1024  # longer side of the look at the values
-LARGE_PX = 4096  # a side from which the layout on disk decides how fast windows are read
+LARGE_PX = 2048  # a side from which the layout on disk decides how fast windows are read
 WIDE_STRIP = 8  # a block so many times wider than high is a strip
 UNDECLARED = 0.01  # share of all-zero pixels from which they look like nodata that nobody declared
 SQUARE = 0.01  # relative difference of the sides of a pixel
@@ -47,7 +47,7 @@ class SceneReport:
     crs_name: str | None
     pixel_m: tuple[float, float] | None  # width and height of the centre pixel
     area_km2: float | None
-    nodata: float | None
+    nodata: str | None  # as text, since JSON has no NaN
     nodata_share: float | None  # of the pixels in view; None where nothing can be read
     block_px: tuple[int, int]  # height and width of what is read at once
     overviews: tuple[int, ...]  # factors
@@ -68,7 +68,7 @@ def describe_scene(path: str, *, bands: Sequence[int] | None = None) -> SceneRep
         try:
             view, valid = read_preview(scene, VIEW_PX)
         except UnreadableScene as error:
-            found.append(Finding(severity="error", message=str(error), fix="copy or download the file again"))
+            found.append(Finding(severity="error", message=str(error)))
         else:
             share = float(1 - valid.mean())
             values = band_values(view, valid, scene.bands)
@@ -84,7 +84,7 @@ def describe_scene(path: str, *, bands: Sequence[int] | None = None) -> SceneRep
         crs_name=crs.name if crs else None,
         pixel_m=scene.grid.pixel_m(),
         area_km2=_area_km2(scene.grid),
-        nodata=scene.nodata,
+        nodata=None if scene.nodata is None else f"{scene.nodata:g}",
         nodata_share=share,
         block_px=layout.block,
         overviews=layout.overviews,
@@ -137,14 +137,14 @@ def _place(grid: Grid, layout: _Layout, path: str) -> Iterable[Finding]:
         fix = f"gdalwarp {path} warped.tif" if layout.points else f"if you know it: gdal_edit.py -a_srs EPSG:CODE {path}"
         yield Finding(severity="warning", message=f"{message}: a map of it will lie nowhere on the ground", fix=fix)
         return
-    a, b, _, d, e, _ = grid.transform
+    _, b, _, d, e, _ = grid.transform
     if grid.transform == IDENTITY:
         fix = f"gdal_edit.py -a_ullr WEST NORTH EAST SOUTH {path}"
         yield Finding(severity="warning", message="it has a CRS but no transform: pixels have no place in it", fix=fix)
     elif b or d:
-        yield Finding(severity="note", message="rows do not run east: it is rotated", fix="none needed; GIS may draw it slowly")
+        yield Finding(severity="note", message="rows do not run east: it is rotated, which GIS may draw slowly")
     elif e > 0:
-        yield Finding(severity="note", message="the first row is the southernmost", fix="none needed; maps of it are alike")
+        yield Finding(severity="note", message="the first row is the southernmost; maps of it will be alike")
     wide, high = grid.pixel_m() or (1.0, 1.0)
     if abs(wide / high - 1) > SQUARE:
         fix = "gdalwarp to a projected CRS, if models are to see true shapes"
@@ -172,15 +172,22 @@ def _missing(view: NDArray[Any], valid: NDArray[np.bool_], scene: Scene) -> Iter
         fix = "check the nodata value and the mask with gdalinfo"
         yield Finding(severity="error", message=f"every pixel in view {what}: there is nothing to map", fix=fix)
         return
-    if view.dtype.kind == "f" and (strange := 1 - np.isfinite(view).all(axis=0).mean()) > 0:
-        message = f"{strange:.1%} of the pixels in view are NaN or infinite in some band"
-        yield Finding(severity="note", message=message, fix="none needed; they are treated as nodata")
-    zero = (view == 0).all(axis=0)
-    share = (zero & valid).mean()
-    if share > UNDECLARED and scene.nodata is None:
-        message = f"{share:.1%} of the pixels in view are 0 in every band, but 0 is not declared as nodata"
-        fix = f"if they are no data: gdal_edit.py -a_nodata 0 {scene.path}"
-        yield Finding(severity="warning", message=message, fix=fix)
+    if view.dtype.kind == "f" and (strange := 1 - float(np.isfinite(view).all(axis=0).mean())) > 0:
+        message = f"{percent(strange)} of the pixels in view are NaN or infinite in some band, and treated as nodata"
+        yield Finding(severity="note", message=message)
+    for value, share in undeclared(view, valid, scene):
+        message = f"{percent(share)} of the pixels in view are {value} in every band, but {value} is not declared as nodata"
+        fix = f"if they are no data: gdal_edit.py -a_nodata {value} {scene.path}"
+        yield Finding(severity="warning" if len(view) > 1 else "note", message=message, fix=fix)
+
+
+def undeclared(view: NDArray[Any], valid: NDArray[np.bool_], scene: Scene) -> list[tuple[int, float]]:
+    """Values that fill all bands of many valid pixels, as nodata does, and their share of (C, h, w): 0, and the largest."""
+    if scene.nodata is not None:
+        return []
+    ends = [0, np.iinfo(view.dtype).max] if view.dtype.kind in "iu" and len(view) > 1 else [0]
+    shares = [(int(end), float(((view == end).all(axis=0) & valid).mean())) for end in ends]
+    return [(end, share) for end, share in shares if share > UNDECLARED]
 
 
 def _constant(view: NDArray[Any], valid: NDArray[np.bool_], scene: Scene) -> Iterable[Finding]:
@@ -198,3 +205,8 @@ def _constant(view: NDArray[Any], valid: NDArray[np.bool_], scene: Scene) -> Ite
 def _area_km2(grid: Grid) -> float | None:
     rows = row_area_m2(grid) if grid.transform != IDENTITY else None
     return None if rows is None else float(rows.sum() * grid.width / 1e6)
+
+
+def percent(share: float) -> str:
+    """A share in words; a small one is not nothing."""
+    return "under 0.1%" if 0 < share < 1e-3 else f"{share:.1%}"  # noqa: PLR2004 - what one decimal can show

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from terralean.data.index import listed
 from terralean.inspect.dataset import DatasetReport
 from terralean.inspect.describe import Report
 from terralean.inspect.finding import Finding
 from terralean.inspect.run import RunReport
-from terralean.inspect.scene import BandValues, SceneReport
+from terralean.inspect.scene import BandValues, SceneReport, percent
 from terralean.spec import Bands
 
 LABEL_WIDTH = 11
+MANY = 16  # bands, from which they are not told one by one
 
 
 def tell(report: Report) -> str:
@@ -35,8 +37,8 @@ def _scene(report: SceneReport) -> Iterable[str]:
     if report.pixel_m:
         area = f", {report.area_km2:,.4g} km2" if report.area_km2 is not None else ""
         yield _line("pixel", f"{report.pixel_m[0]:.4g} x {report.pixel_m[1]:.4g} m{area}")
-    share = "" if report.nodata_share is None else f"{report.nodata_share:.1%} of the pixels in view"
-    yield _line("nodata", f"{share} (value {'none' if report.nodata is None else f'{report.nodata:g}'})")
+    share = "not read" if report.nodata_share is None else f"{percent(report.nodata_share)} of the pixels in view"
+    yield _line("nodata", f"{share} (value {report.nodata or 'none'})")
     yield _line("on disk", f"blocks of {report.block_px[0]} x {report.block_px[1]} px (height x width), {_stored(report)}")
     yield from _values(report.values)
 
@@ -52,13 +54,13 @@ def _dataset(report: DatasetReport) -> Iterable[str]:
     for share in report.classes:
         yield _line("class", f"{share.name}: {share.share:.2%} of the labels, {share.pixels:,} px")
     if report.ignored_share is not None and report.nodata_share is not None:
-        yield _line("unlabelled", f"{report.ignored_share:.1%} of the pixels; nodata: {report.nodata_share:.1%}")
+        yield _line("unlabelled", f"{report.ignored_share:.1%} of the pixels; nodata: {percent(report.nodata_share)}")
     yield from _values(report.values)
     for name, split in report.splits.items():
         yield _line(name, f"{split.pixels:,} px in {split.regions} windows of {split.images} images")
     if report.rule:
         yield _line("split", report.rule)
-    if report.leakage:
+    if report.leakage and not any(finding.message == report.leakage for finding in report.findings):
         yield _line("leakage", report.leakage)
 
 
@@ -71,7 +73,8 @@ def _run(report: RunReport) -> Iterable[str]:
         yield _line("classes", ", ".join(card.classes.names))
         yield _line("trained", f"{card.training.steps} steps, {card.training.minutes:g} min, seed {card.training.seed}")
         yield _line("split", card.training.split)
-        yield _line("leakage", card.training.leakage)
+        if not card.training.leakage.startswith("LEAKS"):  # else it is a finding
+            yield _line("leakage", card.training.leakage)
         for name, metrics in card.metrics.items():
             yield _line(name, _numbers(metrics))
     if report.data is not None:
@@ -81,7 +84,8 @@ def _run(report: RunReport) -> Iterable[str]:
 def _findings(findings: Sequence[Finding]) -> Iterable[str]:
     for finding in findings:
         yield f"{finding.severity}: {finding.message}"
-        yield f"{'':{LABEL_WIDTH}} fix: {finding.fix}"
+        if finding.fix is not None:
+            yield f"  fix: {finding.fix}"
 
 
 def _line(name: str, text: str) -> str:
@@ -89,7 +93,7 @@ def _line(name: str, text: str) -> str:
 
 
 def _bands(bands: Bands) -> str:
-    names = ", ".join(bands.names)
+    names = ", ".join(bands.names) if len(bands) <= MANY else listed(bands.names)
     nm = [w for w in bands.wavelength_nm or () if w is not None]
     waves = f", {min(nm):g} to {max(nm):g} nm" if nm else ""
     return f"{len(bands)} x {bands.dtype} ({names}){waves}, {bands.units} in steps of {bands.scale:g}"
@@ -101,6 +105,10 @@ def _stored(report: SceneReport) -> str:
 
 
 def _values(values: Sequence[BandValues]) -> Iterable[str]:
+    if len(values) > MANY:
+        low, high = min(band.minimum for band in values), max(band.maximum for band in values)
+        yield _line("values", f"{low:.5g} to {high:.5g} over all bands")
+        return
     for band in values:
         yield _line("values", f"{band.name}: {band.minimum:.5g} to {band.maximum:.5g}, mean {band.mean:.5g}")
 

@@ -1,0 +1,100 @@
+"""A run's report says whether it is whole, and what its card says against it."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+from terralean.data.split import Region, Split, save_split
+from terralean.inspect.run import describe_run, is_run
+from terralean.raster.grid import Window
+from terralean.spec import Bands, Classes, Normalisation
+from terralean.weights.card import Card, Training, write_card
+
+CARD = Card(
+    version="0",
+    task="segmentation",
+    model="lemevit_tiny_light",
+    bands=Bands(names=("red", "nir")),
+    normalisation=Normalisation(mean=(1.0, 2.0), std=(1.0, 1.0)),
+    classes=Classes.named(["a", "b"]),
+    tile_px=256,
+    overlap_px=64,
+    training=Training(data="0", images=3, split="whole images", leakage="no leak found: 3 m", steps=10, minutes=1.5, seed=0),
+    metrics={"test": {"miou": 0.5}},
+)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run on data that are there."""
+    window = Window(row=0, col=0, height=4, width=4)
+    names = ("train", "train", "test")
+    regions = [Region(image=str(tmp_path / f"{i}.tif"), label="l", window=window, split=name) for i, name in enumerate(names)]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    split = Split(root=str(tmp_path), regions=tuple(regions), rule="r", method="groups", seed=0, gap_px=0, gap_m=None)
+    save_split(split, folder / "split.json")
+    (folder / "recipe.yaml").write_text("task: segmentation\n")
+    (folder / "weights.safetensors").write_bytes(b"0" * 1_500_000)
+    write_card(CARD, folder)
+    return folder
+
+
+def said(report) -> list[tuple[str, str]]:
+    return [(finding.severity, finding.message) for finding in report.findings]
+
+
+def test_a_whole_run_has_no_findings(run, tmp_path):
+    report = describe_run(run)
+    assert is_run(run)
+    assert report.finished
+    assert report.card == CARD
+    assert report.weights_mb == 1.5
+    assert report.data == str(tmp_path)
+    assert report.splits == {"train": 2, "validation": 0, "test": 1}
+    assert report.findings == ()
+    assert json.loads(json.dumps(asdict(report)))["card"]["model"] == "lemevit_tiny_light"
+
+
+def test_an_unfinished_run(run):
+    (run / "card.json").unlink()
+    report = describe_run(run)
+    assert is_run(run)
+    assert not report.finished
+    assert said(report) == [("error", "the run is not finished: it has no card.json")]
+    assert report.findings[0].fix == "give the same train command again; it goes on"
+
+
+def test_missing_files(run):
+    (run / "weights.safetensors").unlink()
+    (run / "split.json").unlink()
+    report = describe_run(run)
+    assert not report.finished
+    assert said(report) == [
+        ("error", "weights.safetensors is missing beside the card"),
+        ("note", "split.json is missing: evaluate cannot tell test pixels; mapping works all the same"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["card.json", "split.json"])
+def test_broken_files(run, name):
+    (run / name).write_text('{"format": 99}')
+    assert [severity for severity, message in said(describe_run(run)) if "has format 99" in message] == ["error"]
+    (run / name).write_text("{")
+    assert said(describe_run(run))[0][0] == "error"
+
+
+def test_what_the_card_says_against_it(run):
+    leaky = replace(CARD, metrics={}, training=replace(CARD.training, leakage="LEAKS: 3 of 3 test images touch"))
+    write_card(leaky, run)
+    assert said(describe_run(run)) == [
+        ("warning", "LEAKS: 3 of 3 test images touch"),
+        ("note", "it has not been evaluated on its test split"),
+    ]
+
+
+def test_data_that_have_moved(run, tmp_path):
+    content = json.loads((run / "split.json").read_text())
+    (run / "split.json").write_text(json.dumps(content | {"root": str(tmp_path / "gone")}))
+    assert said(describe_run(run)) == [("note", f"its data are no longer at {tmp_path / 'gone'}")]
