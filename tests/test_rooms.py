@@ -18,7 +18,7 @@ ALLOWED = {
     "weights": {"models", "adapt"},
     "predict": {"weights", "tasks"},
     "train": {"data", "models", "adapt", "weights", "tasks", "predict", "cost"},
-    "recipes": {"train"},
+    "recipes": {"train", "data"},
     "mapping": {"raster", "predict", "tasks", "boxes", "cost"},
     "evaluate": {"data", "tasks", "predict", "raster", "weights", "cost", "mapping"},
     "inspect": {"raster", "data", "weights"},

@@ -86,7 +86,18 @@ def inspect(
 ) -> None:
     """Say what a scene, a dataset or a run is, and what is wrong with it. Exit status 2 where something is an error."""
     _configure_logging(verbose)
-    raise ConfigError("not yet")  # replaced when the room lands
+    from terralean import recipes
+    from terralean.inspect.describe import describe
+    from terralean.inspect.words import tell
+
+    config = recipes.data_config(changes or [])
+    reports = [describe(path, config=config) for path in paths]
+    if as_json:
+        _print_json([asdict(report) for report in reports])
+    else:
+        out_console.print("\n\n".join(tell(report) for report in reports), markup=False, highlight=False, soft_wrap=True)
+    if any(finding.severity == "error" for report in reports for finding in report.findings):
+        raise typer.Exit(2)
 
 
 @app.command()

@@ -60,12 +60,14 @@ def resize(sample: Sample, *, height: int, width: int) -> Sample:
     if sample["image"].shape[-2:] == (height, width):
         return sample
     valid = sample["valid"]
+    image = _bilinear(sample["image"], height=height, width=width)
     to = _nearest(valid, height=height, width=width)
-    weight = _bilinear(valid.float()[None], height=height, width=width)
-    image = _bilinear(sample["image"] * valid, height=height, width=width) / weight.clamp_min(1e-6)
-    # A pixel whose nearest source is valid has at least a quarter of its bilinear weight there, so nothing is divided by 0.
+    if not valid.all():
+        # A pixel whose nearest source is valid has at least a quarter of its bilinear weight there: nothing is divided by 0.
+        weight = _bilinear(valid.float()[None], height=height, width=width)
+        image = image / weight.clamp_min(1e-6) * to
     out = sample.copy()
-    out["image"], out["valid"] = image * to, to
+    out["image"], out["valid"] = image, to
     if "mask" in sample:
         out["mask"] = _nearest(sample["mask"], height=height, width=width)
     return out
@@ -128,7 +130,7 @@ def _nearest(x: Tensor, *, height: int, width: int) -> Tensor:
     """x (H, W) of any type."""
     rows = ((torch.arange(height) + 0.5) * (x.shape[0] / height)).long().clamp_max(x.shape[0] - 1)
     cols = ((torch.arange(width) + 0.5) * (x.shape[1] / width)).long().clamp_max(x.shape[1] - 1)
-    return x[rows[:, None], cols]
+    return x.index_select(0, rows).index_select(1, cols)
 
 
 def _columns(values: tuple[float, ...]) -> Tensor:

@@ -197,7 +197,7 @@ def _grass(pixels: Pixels, look: Look) -> Array:
     dry = look.draw(pixels, -0.45, 0.35) + look.day.dryness + 0.12 * pixels.noise[CLODS] + 0.1 * pixels.noise[PATCHES]
     bare = look.draw(pixels, 0.0, 0.3) + 0.05 * pixels.noise[CLODS]
     turf = _blend(_mix(LEAF, STRAW, dry), _mix(SAND, EARTH, look.day.wetness), bare)
-    return turf * (1 + 0.07 * pixels.noise[PIXEL] + 0.05 * pixels.noise[LEAVES])
+    return turf * (look.draw(pixels, 0.7, 1.1) + 0.07 * pixels.noise[PIXEL] + 0.05 * pixels.noise[LEAVES])
 
 
 def _crop(pixels: Pixels, look: Look) -> Array:
@@ -209,7 +209,7 @@ def _crop(pixels: Pixels, look: Look) -> Array:
     tracks = np.minimum(aside % 56, (aside - 12) % 56) < 3  # noqa: PLR2004 - px
     ripe = look.draw(pixels, -0.25, 0.4) + look.day.dryness + 0.08 * pixels.noise[CLODS]
     soil = _mix(SAND, EARTH, look.draw(pixels, -0.3, 0.3) + look.day.wetness)
-    return _blend(soil, _mix(LEAF, STRAW, ripe), np.where(tracks, 0.1, cover)) * (1 + 0.18 * rows)
+    return _blend(soil, _mix(LEAF, STRAW, ripe), np.where(tracks, 0.1, cover)) * (look.draw(pixels, 0.8, 1.1) + 0.18 * rows)
 
 
 def _soil(pixels: Pixels, look: Look) -> Array:

@@ -7,13 +7,16 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from terralean.data.config import DataConfig
 from terralean.errors import ConfigError, RunError, UnknownName
 from terralean.train.config import Experiment
+
+Config = TypeVar("Config")
 
 
 def names() -> list[str]:
@@ -29,16 +32,21 @@ def read(recipe: str, *, changes: Sequence[str] = ()) -> Experiment:
     return parse(values, source=recipe)
 
 
+def data_config(changes: Sequence[str]) -> DataConfig:
+    """How data are read where there is no recipe: the defaults with `data.key=value` changes."""
+    values: dict[str, Any] = {"data": {}}
+    for change in changes:
+        _apply(values, change)
+    if others := sorted(values.keys() - {"data"}):
+        raise ConfigError(f"--set {others[0]}: only data.key=value has a meaning here, e.g. data.group='tile[0-9]+'")
+    _check_keys(values["data"], DataConfig, source="--set", path="data.")
+    return _validate(DataConfig, values["data"], source="--set", path="data.")
+
+
 def parse(values: Mapping[str, Any], *, source: str) -> Experiment:
     """An experiment from nested values. Raises ConfigError naming the key, what it got and what is expected."""
     _check_keys(values, Experiment, source=source, path="")
-    try:
-        return TypeAdapter(Experiment).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        got = "" if first["type"] == "missing" else f", got {first['input']!r}"
-        raise ConfigError(f"{source}: {key}: {first['msg']}{got}") from error
+    return _validate(Experiment, values, source=source, path="")
 
 
 def read_run(run: Path) -> tuple[Experiment, str]:
@@ -81,6 +89,16 @@ def _apply(values: dict[str, Any], change: str) -> None:
         values[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {change!r}: the value is not YAML ({error})") from error
+
+
+def _validate(config: type[Config], values: Mapping[str, Any], *, source: str, path: str) -> Config:
+    try:
+        return TypeAdapter(config).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = path + ".".join(str(part) for part in first["loc"])
+        got = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        raise ConfigError(f"{source}: {key}: {first['msg']}{got}") from error
 
 
 def _check_keys(values: Any, config: Any, *, source: str, path: str) -> None:

@@ -71,6 +71,8 @@ class LastState(Checkpoint):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write beside, then rename."""
+        if not _trained(trainer):
+            return
         part = self.path.with_suffix(".part")
         trainer.save_checkpoint(part)
         if trainer.is_global_zero:
@@ -78,7 +80,7 @@ class LastState(Checkpoint):
 
 
 class MetricsLog(Callback):
-    """One row of metrics.csv an epoch; a resumed run drops the rows of epochs that it does again."""
+    """One row of metrics.csv an epoch; a resumed run drops the rows of steps that it does again."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -87,13 +89,15 @@ class MetricsLog(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Keep the rows that still hold."""
-        rows = [row for row in read_metrics(self.path) if int(row["epoch"]) < trainer.current_epoch]
+        rows = [row for row in read_metrics(self.path) if int(row["step"]) <= trainer.global_step]
         self.before, self.began = float(rows[-1]["seconds"]) if rows else 0.0, time.monotonic()
         if trainer.is_global_zero:
             self._write(rows)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Add the epoch's row."""
+        if not _trained(trainer):
+            return
         seconds = self.before + time.monotonic() - self.began
         values = {name: value.item() for name, value in trainer.callback_metrics.items() if name in COLUMNS}
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": round(seconds, 1)}
@@ -130,6 +134,11 @@ class Tell(Callback):
                 best_miou=self.best.best,
             )
         )
+
+
+def _trained(trainer: lightning.Trainer) -> bool:
+    """Whether the epoch had a step. A resumed run ends the epoch that it was saved in once more, without one."""
+    return "train_loss" in trainer.callback_metrics
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:

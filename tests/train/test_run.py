@@ -1,0 +1,235 @@
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from safetensors.torch import load_file
+
+from terralean import recipes
+from terralean.data.split import load_split
+from terralean.errors import ConfigError, EmptySplit, RunError, WeightsDoNotFit
+from terralean.predict import load
+from terralean.raster.grid import Grid
+from terralean.raster.write import write_scene
+from terralean.spec import Bands
+from terralean.train.run import fingerprint, run
+from terralean.weights.card import read_card
+
+SMALL = [
+    "train.steps=6",
+    "train.validate_every=2",
+    "train.batch=2",
+    "train.warmup_steps=1",
+    "train.lr=0.002",
+    "data.tile_px=32",
+    "tiling.tile_px=32",
+    "tiling.overlap_px=8",
+]
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from terralean import recipes
+from terralean.train.run import run
+def tell(progress):
+    if progress.step == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+experiment = recipes.read("lemevit_tiny_light", changes=sys.argv[4:])
+run(experiment, data=Path(sys.argv[1]), out=Path(sys.argv[2]), device="cpu", tell=tell)
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Four images of two bands whose class is whether the first band is the brighter one, with splits in index.csv."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = ["path,label,split"]
+    for index, split in enumerate(("train", "train", "validation", "test")):
+        rng = np.random.default_rng(index)
+        coarse = np.kron(rng.integers(0, 2, (6, 6)), np.ones((8, 8), np.int64))
+        values = rng.integers(40, 90, (2, 48, 48)) + 100 * np.stack([coarse == 0, coarse == 1])
+        grid = Grid(width=48, height=48, crs="EPSG:32633", transform=(1.0, 0.0, 3e5 + 1000 * index, 0.0, -1.0, 5.2e6))
+        write_scene(folder / f"{index}.tif", values.astype(np.uint8), grid=grid, bands=Bands(names=("left", "right")))
+        write_scene(folder / f"{index}_mask.tif", coarse[None].astype(np.uint8), grid=grid, bands=Bands(names=("class",)))
+        rows.append(f"{index}.tif,{index}_mask.tif,{split}")
+    (folder / "index.csv").write_text("\n".join(rows) + "\n")
+    (folder / "classes.csv").write_text("value,name,colour\n0,first,#ff0000\n1,second,#0000ff\n")
+    return folder
+
+
+def experiment(*changes: str):
+    return recipes.read("lemevit_tiny_light", changes=[*SMALL, *changes])
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    run(experiment(), data=data, out=out, device="cpu")
+    return out
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_holds_what_the_design_names(finished):
+    names = {path.name for path in finished.iterdir()}
+    assert names == {"recipe.yaml", "split.json", "metrics.csv", "card.json", "weights.safetensors", "tensorboard"}
+    assert [row["step"] for row in rows(finished)] == ["2", "4", "6"]
+    assert all(float(row["val_miou"]) >= 0 and float(row["train_loss"]) > 0 for row in rows(finished))
+
+
+def test_card_says_what_the_model_is(finished, data):
+    card = read_card(finished)
+    assert card.bands.names == ("left", "right")
+    assert card.classes.names == ("first", "second")
+    assert card.classes.colours == ((255, 0, 0), (0, 0, 255))
+    assert (card.tile_px, card.overlap_px) == (32, 8)
+    assert card.training.steps == 6
+    assert card.training.images == 2
+    assert "no leak found" in card.training.leakage
+    assert card.cost["parameters"] == 8_784_674
+    best = max(float(row["val_miou"]) for row in rows(finished))
+    assert card.metrics["validation"]["miou"] == pytest.approx(best, abs=1e-5)
+    predictor = load(finished, device="cpu")
+    assert predictor(torch.zeros(1, 2, 32, 32), torch.ones(1, 32, 32, dtype=torch.bool)).shape == (1, 2, 32, 32)
+
+
+def test_normalisation_is_that_of_the_training_images_alone(finished, data):
+    stacks = []
+    for index in (0, 1):
+        with rasterio.open(data / f"{index}.tif") as dataset:
+            stacks.append(dataset.read().reshape(2, -1))
+    pixels = np.concatenate(stacks, axis=1).astype(float)
+    card = read_card(finished)
+    assert card.normalisation.mean == pytest.approx(pixels.mean(axis=1), rel=1e-6)
+    assert card.normalisation.std == pytest.approx(pixels.std(axis=1), rel=1e-3)
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_a_killed_run_goes_on_to_the_same_weights(data, finished, tmp_path, step):
+    out = tmp_path / "run"
+    killed = subprocess.run([sys.executable, "-c", KILLED, data, out, str(step), *SMALL], capture_output=True, check=False)
+    assert killed.returncode == -9, killed.stderr.decode()
+    assert not (out / "card.json").exists()
+    run(experiment(), data=data, out=out, device="cpu")
+    whole, again = (load_file(folder / "weights.safetensors") for folder in (finished, out))
+    assert [name for name in whole if not torch.equal(whole[name], again[name])] == []
+    for one, two in zip(rows(finished), rows(out), strict=True):
+        assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in two.items() if k != "seconds"}
+
+
+def test_the_same_command_on_a_finished_run_does_nothing(finished, data):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    result = run(experiment(), data=data, out=finished, device="cpu")
+    assert result.already_done
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+
+
+def test_another_recipe_is_refused_with_the_difference(finished, data):
+    with pytest.raises(RunError, match=r"-  lr: 0\.002\n\+  lr: 0\.003"):
+        run(experiment("train.lr=0.003"), data=data, out=finished, device="cpu")
+
+
+def test_a_folder_with_other_files_is_left_alone(data, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"mine")
+    with pytest.raises(RunError, match="is no run of terralean"):
+        run(experiment(), data=data, out=tmp_path, device="cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def test_other_data_are_refused(data, tmp_path):
+    out = tmp_path / "run"
+    subprocess.run([sys.executable, "-c", KILLED, data, out, "1", *SMALL], capture_output=True, check=False)
+    index = (data / "index.csv").read_text()
+    (data / "index.csv").write_text(index.replace("1.tif,1_mask.tif,train", "1.tif,1_mask.tif,test"))
+    try:
+        with pytest.raises(RunError, match=r"split\.json differs"):
+            run(experiment(), data=data, out=out, device="cpu")
+    finally:
+        (data / "index.csv").write_text(index)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "train.lr=0.0005",
+        "train.final_lr=0.001",
+        "train.schedule=poly",
+        "train.warmup_steps=3",
+        "train.weight_decay=0.9",
+        "train.clip_norm=0.01",
+        "train.ema_decay=null",
+        "train.loss.dice=0",
+        "train.precision=bf16",
+        "data.rare_share=1",
+        "model.sizes={drop_path: 0.5}",
+        "seed=1",
+    ],
+)
+def test_every_setting_changes_the_weights(data, finished, tmp_path, change):
+    run(experiment(change), data=data, out=tmp_path / "run", device="cpu")
+    one, two = (load_file(folder / "weights.safetensors") for folder in (finished, tmp_path / "run"))
+    assert any(not torch.equal(one[name], two[name]) for name in one)
+
+
+def test_training_stops_when_validation_no_longer_improves(data, tmp_path):
+    changes = ("train.lr=1e-12", "train.final_lr=0", "train.patience=2", "train.steps=30", "train.validate_every=1")
+    result = run(experiment(*changes), data=data, out=tmp_path / "run", device="cpu")
+    miou = [float(row["val_miou"]) for row in rows(tmp_path / "run")]
+    assert len(miou) == result.steps < 30
+    assert max(miou[-2:]) <= max(miou[:-2])
+    assert read_card(tmp_path / "run").training.steps == result.steps
+
+
+def test_without_a_validation_split_the_last_weights_are_kept(data, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for path in data.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    lines = (data / "index.csv").read_text().replace("validation", "train")
+    (folder / "index.csv").write_text(lines)
+    result = run(experiment("data.split.validation=0"), data=folder, out=tmp_path / "run", device="cpu")
+    assert result.val_miou is None
+    assert load(tmp_path / "run", device="cpu").card.metrics == {}
+
+
+def test_training_starts_from_given_weights(data, finished, tmp_path):
+    changes = (f"model.weights={finished}", "train.lr=1e-9", "train.final_lr=0", "train.ema_decay=null", "train.steps=2")
+    run(experiment(*changes), data=data, out=tmp_path / "run", device="cpu")
+    one, two = (load_file(folder / "weights.safetensors") for folder in (finished, tmp_path / "run"))
+    torch.testing.assert_close(one["head.classify.weight"], two["head.classify.weight"], rtol=1e-4, atol=1e-6)
+
+
+def test_weights_that_do_not_fit_leave_no_run(data, tmp_path):
+    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(WeightsDoNotFit):
+        run(experiment(f"model.weights={tmp_path / 'other.pth'}"), data=data, out=tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_training_image(data, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for path in data.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "index.csv").write_text((data / "index.csv").read_text().replace(",train", ",test"))
+    with pytest.raises(EmptySplit, match="none of the 4 images is given to train"):
+        run(experiment(), data=folder, out=tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_device_that_is_not_there(data, tmp_path):
+    with pytest.raises(ConfigError, match="is not here"):
+        run(experiment(), data=data, out=tmp_path / "run", device="cuda:63")
+    assert not (tmp_path / "run").exists()
+
+
+def test_fingerprint_follows_names_sizes_and_windows(finished):
+    regions = load_split(finished / "split.json").of("train")
+    assert fingerprint(regions) == fingerprint(regions[::-1]) == read_card(finished).training.data
+    assert fingerprint(regions) != fingerprint(regions[:1])
