@@ -36,9 +36,7 @@ def untrained(tmp_path_factory) -> Path:
 
 def card(**changes) -> Card:
     """A card of the fixture's model."""
-    training = Training(
-        data="0" * 16, images=1, split="all of it", leakage="no test pixels", steps=0, minutes=0.0, seed=0
-    )
+    training = Training(data="0" * 16, images=1, split="all of it", leakage="no test pixels", steps=0, minutes=0.0, seed=0)
     values = {
         "version": terralean.__version__,
         "task": "segmentation",

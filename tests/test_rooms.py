@@ -19,7 +19,7 @@ ALLOWED = {
     "predict": {"weights", "tasks"},
     "train": {"data", "models", "adapt", "weights", "tasks", "predict", "cost"},
     "recipes": {"train", "data"},
-    "mapping": {"raster", "predict", "tasks", "boxes", "cost"},
+    "mapping": {"raster", "predict", "tasks", "weights", "boxes", "cost"},
     "evaluate": {"data", "tasks", "predict", "raster", "weights", "cost", "mapping"},
     "inspect": {"raster", "data", "weights"},
     "benchmark": {"models", "weights", "predict", "cost", "data", "raster"},

@@ -1,7 +1,7 @@
 import pytest
 
 from terralean.errors import BandMismatch, ConfigError, LabelError
-from terralean.spec import PALETTE, Bands, Classes, Normalisation, check_bands
+from terralean.spec import PALETTE, Bands, Classes, Normalisation, check_band_values, check_bands
 
 RGB = Bands(names=("red", "green", "blue"))
 
@@ -41,6 +41,16 @@ def test_another_order_names_both_lists_and_the_option_that_mends_it():
 def test_no_band_in_common():
     with pytest.raises(BandMismatch, match="none of the model's bands"):
         check_bands(Bands(names=("vv", "vh")), RGB, scene="scene.tif")
+
+
+def test_names_are_compared_without_case():
+    check_bands(Bands(names=("Red", "GREEN", "blue ")), RGB, scene="scene.tif")
+
+
+def test_bands_that_the_user_chose_may_have_other_names_but_not_another_count():
+    check_band_values(Bands(names=("B04", "B03", "B02")), RGB, scene="scene.tif")
+    with pytest.raises(BandMismatch, match="has 2 bands, the model was trained on 3"):
+        check_band_values(Bands(names=("B04", "B03")), RGB, scene="scene.tif")
 
 
 def test_missing_band_is_named():

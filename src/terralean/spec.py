@@ -103,17 +103,20 @@ class Classes:
 def check_bands(found: Bands, need: Bands, *, scene: str) -> None:
     """Raise BandMismatch unless a scene's bands are what a model was trained on, in count, order, kind and scale.
 
-    Where either side has no real names only the count can be checked.
+    Names are compared without regard to case; where either side has no real names only the count can be checked.
     """
-    lists = f"\n  scene: {', '.join(found.names)}\n  model: {', '.join(need.names)}"
-    both_named = found.named and need.named
-    if both_named and not set(found.names) & set(need.names):
-        raise BandMismatch(f"{scene} has none of the model's bands{lists}\nmap a scene of the sensor it was trained on")
-    if both_named and found.names != need.names:
-        raise BandMismatch(f"{scene} has other bands than the model, or another order{lists}\n{_fix(found, need)}")
+    ours, theirs = ([name.casefold().strip() for name in bands.names] for bands in (need, found))
+    if found.named and need.named and ours != theirs:
+        what = "other bands than the model, or another order" if set(ours) & set(theirs) else "none of the model's bands"
+        raise BandMismatch(f"{scene} has {what}{_lists(found, need)}\n{_fix(ours, theirs)}")
+    check_band_values(found, need, scene=scene)
+
+
+def check_band_values(found: Bands, need: Bands, *, scene: str) -> None:
+    """`check_bands` where the user has said which bands are meant: names may differ, count, units and scale may not."""
     if len(found) != len(need):
         raise BandMismatch(
-            f"{scene} has {len(found)} bands, the model was trained on {len(need)}{lists}\n"
+            f"{scene} has {len(found)} bands, the model was trained on {len(need)}{_lists(found, need)}\n"
             f"choose them by position with --bands, e.g. --bands {','.join(str(i + 1) for i in range(len(need)))}"
         )
     if (found.units, found.scale) != (need.units, need.scale):
@@ -123,10 +126,15 @@ def check_bands(found: Bands, need: Bands, *, scene: str) -> None:
         )
 
 
-def _fix(found: Bands, need: Bands) -> str:
-    if set(need.names) <= set(found.names):
-        return f"choose them with --bands {','.join(str(found.names.index(n) + 1) for n in need.names)}"
-    return f"missing: {', '.join(n for n in need.names if n not in found.names)}; map a scene that has them"
+def _lists(found: Bands, need: Bands) -> str:
+    return f"\n  scene: {', '.join(found.names)}\n  model: {', '.join(need.names)}"
+
+
+def _fix(ours: Sequence[str], theirs: Sequence[str]) -> str:
+    if set(ours) <= set(theirs):
+        return f"choose them with --bands {','.join(str(theirs.index(name) + 1) for name in ours)}"
+    missing = ", ".join(name for name in ours if name not in theirs)
+    return f"missing: {missing}; if the scene has them under other names, give their positions with --bands"
 
 
 def _is_position(name: str) -> bool:

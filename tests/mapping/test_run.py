@@ -161,6 +161,16 @@ def test_bands_of_another_order_stop_before_anything_is_written(predictor, tmp_p
     assert (read(mended.path) == read(map_scene(predictor, right, out=tmp_path / "maps", config=MapConfig()).path)).all()
 
 
+def test_bands_that_the_user_chose_count_for_more_than_their_names(predictor, tmp_path, caplog):
+    named = write(tmp_path / "rgb.tif", values())
+    other = write(tmp_path / "sentinel.tif", values(), bands=Bands(names=("B04", "B03", "B02")))
+    with pytest.raises(BandMismatch, match=r"none of the model's bands(.|\n)*give their positions with --bands"):
+        map_scene(predictor, other, out=tmp_path, config=MapConfig())
+    one, two = (map_scene(predictor, p, out=tmp_path, config=MapConfig(bands=(1, 2, 3))) for p in (named, other))
+    assert (read(one.path) == read(two.path)).all()
+    assert "taking, as --bands says, B04 as red, B03 as green, B02 as blue" in caplog.text
+
+
 def test_existing_maps_are_kept_unless_told(predictor, tmp_path):
     path = write(tmp_path / "scene.tif", values())
     map_scene(predictor, path, out=tmp_path, config=MapConfig())

@@ -14,6 +14,7 @@ from terralean.data.ground import Frame, aligned, pixel_units, placed, to_frame
 from terralean.raster.grid import Grid, Window
 
 BLOCKS = 40  # blocks aimed at where no size is given: enough to deal several classes, few enough to stay large
+MANY = 10  # scenes that can be dealt whole
 LARGEST_PX = 512
 SMALLEST_PX = 16
 GAP_PX = 32
@@ -165,9 +166,10 @@ def _side(
 
 
 def _suggested_px(grids: Sequence[Grid]) -> float:
-    """Side of a block such that all scenes together hold some forty: lone chips stay whole."""
+    """Side of a block such that all scenes together hold some forty; where there are many scenes, small ones stay whole."""
     covered = sum(grid.width * grid.height for grid in grids)
-    return max(SMALLEST_PX, min(LARGEST_PX, math.sqrt(covered / BLOCKS)))
+    whole = float(np.median([max(grid.width, grid.height) for grid in grids])) if len(grids) >= MANY else 0.0
+    return max(SMALLEST_PX, min(LARGEST_PX, max(math.sqrt(covered / BLOCKS), whole)))
 
 
 def _even(length_px: float, side_px: float) -> int:

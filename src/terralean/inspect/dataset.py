@@ -60,7 +60,7 @@ class DatasetReport:
     values: tuple[BandValues, ...] = ()
     crs: tuple[str | None, ...] = ()
     classes: tuple[ClassShare, ...] = ()
-    ignored_share: float | None = None  # of the valid pixels, those without a label
+    ignored_share: float | None = None  # of all pixels, those without a label
     nodata_share: float | None = None
     misaligned: tuple[str, ...] = ()  # one sentence for each pair that does not lie on one grid
     faulty_labels: tuple[str, ...] = ()  # one for each label file with values that are no class
@@ -96,8 +96,8 @@ def describe_dataset(path: Path, config: DataConfig, *, seed: int = 0) -> Datase
 class _Contents:
     """What reading the files gathers."""
 
-    counts: NDArray[np.int64]  # (K,) labelled valid pixels
-    unlabelled: int = 0  # valid pixels without a label
+    counts: NDArray[np.int64]  # (K,) labelled pixels
+    unlabelled: int = 0
     valid_shares: list[tuple[float, int]] = field(default_factory=list)  # of each image, and its pixels
     sizes: list[tuple[int, int]] = field(default_factory=list)
     crs: Counter[str | None] = field(default_factory=Counter)

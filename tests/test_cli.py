@@ -1,0 +1,159 @@
+"""What a user types, and what comes back: status, standard output, standard error."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import rasterio
+from typer.main import get_command
+
+from terralean.cli import app, main
+from terralean.raster.grid import Grid
+from terralean.raster.write import write_scene
+from terralean.spec import Bands
+
+OPTIONS = {
+    "demo": {"--out", "--json", "--verbose"},
+    "inspect": {"--set", "--json", "--verbose"},
+    "train": {"--data", "--out", "--set", "--device", "--seed", "--json", "--verbose"},
+    "evaluate": {"--data", "--out", "--device", "--precision", "--json", "--verbose"},
+    "map": {
+        *("--out", "--bands", "--tile", "--overlap", "--batch", "--overwrite"),
+        *("--device", "--precision", "--json", "--verbose"),
+    },
+    "benchmark": {
+        *("--batch", "--size", "--rounds", "--precision", "--mode", "--device", "--csv"),
+        *("--json", "--verbose"),
+    },
+    "list": {"--json"},
+}
+GRID = Grid(width=90, height=70, crs="EPSG:32633", transform=(0.5, 0.0, 3e5, 0.0, -0.5, 5.2e6))
+
+
+@pytest.fixture
+def terralean(monkeypatch, capfd):
+    def call(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["terralean", *map(str, arguments)])
+        status = 0
+        try:
+            main()
+        except SystemExit as stop:
+            status = stop.code or 0
+        found = capfd.readouterr()
+        return status, found.out, found.err
+
+    return call
+
+
+@pytest.fixture
+def scene(tmp_path):
+    values = np.random.default_rng(0).integers(1, 255, (3, 70, 90)).astype(np.uint8)
+    write_scene(tmp_path / "scene.tif", values, grid=GRID, bands=Bands(names=("red", "green", "blue")), nodata=0)
+    return tmp_path / "scene.tif"
+
+
+def test_verbs_and_their_options_are_these():
+    commands = get_command(app).commands
+    found = {name: {max(o.opts, key=len) for o in c.params if o.opts[0].startswith("-")} for name, c in commands.items()}
+    assert found == OPTIONS
+
+
+def test_help_does_not_load_torch():
+    code = "import sys; sys.argv = ['terralean', '--help']\nfrom terralean.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    code += "sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_version(terralean):
+    assert terralean("--version")[:2] == (0, "0.1.0\n")
+
+
+def test_map_writes_the_file_and_one_json_document(terralean, untrained, scene, tmp_path):
+    status, out, _ = terralean("map", untrained, scene, "--out", tmp_path / "maps", "--device", "cpu", "--json")
+    assert status == 0
+    document = json.loads(out)
+    assert document["failed"] == {}
+    with rasterio.open(document["maps"][0]["path"]) as dataset:
+        assert dataset.shape == (70, 90)
+        assert dataset.crs.to_epsg() == 32633
+
+
+def test_map_tells_shares_on_stdout_and_nothing_else(terralean, untrained, scene, tmp_path):
+    status, out, _ = terralean("map", untrained, scene, "--out", tmp_path / "maps", "--device", "cpu")
+    assert status == 0
+    assert "scene_map.tif" in out
+    assert "field" in out
+    assert "forest" in out
+
+
+def test_some_failed_scenes_are_status_1_and_named(terralean, untrained, scene, tmp_path):
+    (tmp_path / "text.tif").write_text("no image")
+    status, out, err = terralean("map", untrained, scene, tmp_path / "text.tif", "--out", tmp_path / "maps", "--device", "cpu")
+    assert status == 1
+    assert "scene_map.tif" in out
+    assert "1 of 2 scenes failed" in err
+    assert "text.tif" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("map", "RUN", "missing.tif", "--out", "OUT"), "missing.tif"),
+        (("map", "nowhere", "SCENE", "--out", "OUT"), "it has no card.json"),
+        (("map", "RUN", "SCENE", "--out", "OUT", "--bands", "red"), "positions from 1 with commas"),
+        (("map", "RUN", "SCENE", "--out", "OUT", "--bands", "1,2"), "has 2 bands"),
+        (("map", "RUN", "SCENE", "--out", "OUT", "--bands", "1,2,9"), "9"),
+        (("map", "RUN", "SCENE", "--out", "OUT", "--tile", "8"), "at least 32 px, got 8"),
+        (("map", "RUN", "SCENE", "--out", "OUT", "--overlap", "50"), "half the tile"),
+        (("map", "RUN", "SCENE", "--out", "OUT", "--device", "tpu9"), "tpu9"),
+        (("train", "lemevit_tini", "--data", ".", "--out", "OUT"), "nearest: lemevit_tiny_light"),
+        (("train", "lemevit_tiny_light", "--data", "nowhere", "--out", "OUT"), "nowhere"),
+        (("train", "lemevit_tiny_light", "--data", ".", "--out", "OUT", "--set", "train.lrr=1"), "nearest: train.lr"),
+        (("evaluate", "nowhere"), "nowhere"),
+        (("inspect", "nowhere.tif"), "nowhere.tif"),
+        (("inspect", ".", "--set", "train.lr=1"), "only data.key=value"),
+    ],
+)
+def test_mistakes_are_status_2_with_a_message_and_no_output(terralean, untrained, scene, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    places = {"RUN": untrained, "SCENE": scene, "OUT": tmp_path / "out"}
+    status, out, err = terralean(*[places.get(argument, argument) for argument in arguments])
+    assert status == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_full_disk_leaves_no_map(untrained, scene, tmp_path):
+    code = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))\n"
+        f"sys.argv = ['terralean', 'map', {str(untrained)!r}, {str(scene)!r}, '--out', {str(tmp_path / 'maps')!r}, '--device', 'cpu']\n"
+        "from terralean.cli import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "scene_map.tif" in done.stderr
+    assert list((tmp_path / "maps").iterdir()) == []
+
+
+def test_inspect_tells_what_a_scene_is_and_fails_on_what_cannot_be_used(terralean, scene, tmp_path):
+    status, out, _ = terralean("inspect", scene)
+    assert status == 0
+    assert "red, green, blue" in out
+    assert "EPSG:32633" in out
+    write_scene(tmp_path / "empty.tif", np.zeros((3, 70, 90), np.uint8), grid=GRID, bands=Bands(names=("a", "b", "c")), nodata=0)
+    status, out, _ = terralean("inspect", tmp_path / "empty.tif", "--json")
+    assert status == 2
+    assert [f["severity"] for f in json.loads(out)[0]["findings"]][0] == "error"
+
+
+def test_list(terralean):
+    assert "lemevit_tiny_light" in terralean("list", "recipes")[1].split()
+    assert {"lemevit_tiny", "lemevit_base_light"} <= set(json.loads(terralean("list", "models", "--json")[1]))
+    assert terralean("list", "reducer")[0] == 2
