@@ -24,9 +24,9 @@ class SplitConfig:
     )
     validation: float = 0.15  # share of the labelled pixels; of the training part where only the test split is given
     test: float = 0.2  # share of the labelled pixels
-    block_px: int | None = None  # side of a block; None: for forty blocks, or ten scenes; 4 gaps to 512 px
+    block_px: int | None = None  # side of a block; None: as suits some forty blocks or ten scenes, 512 px at most
     block_m: float | None = None
-    gap_px: int | None = None  # least distance from training to any pixel that judges; None: 32, at most a quarter of a block
+    gap_px: int | None = None  # from training to any pixel that judges, at least; None: 32, or a quarter of a block
     gap_m: float | None = None
 
     def __post_init__(self) -> None:
