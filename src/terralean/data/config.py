@@ -19,9 +19,7 @@ class SplitConfig:
     Sizes in metres hold for scenes with coordinates, sizes in pixels for the others and where no metres are given.
     """
 
-    rule: SplitRule | None = (
-        None  # None: given by the index or the folders; else blocks on the ground; else groups, else images
-    )
+    rule: SplitRule | None = None  # None: as the dataset gives it, else by data.group, by ground, by groups or images
     validation: float = 0.15  # share of the labelled pixels; of the training part where only the test split is given
     test: float = 0.2  # share of the labelled pixels
     block_px: int | None = None  # side of a block; None: as suits some forty blocks or ten scenes, 512 px at most
