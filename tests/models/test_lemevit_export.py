@@ -10,7 +10,7 @@ from weights import fill, image
 
 from terralean.models.lemevit import LeMeViT, LeMeViTConfig, LeMeViTPyramid
 
-TOY = LeMeViTConfig(depths=(1, 1, 1, 1, 1), dims=(32, 32, 64, 64, 96), classes=5)
+TOY = LeMeViTConfig(depths=(1, 1, 1, 1, 1), dims=(64, 64, 64, 64, 64), classes=5)
 SEVERAL_IMAGES = [(5, 3, 75, 131), (2, 3, 160, 96), (4, 3, 33, 40)]
 ONE_IMAGE = [(1, 3, 128, 192)]
 
