@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from weights import fill, image
 
 from terralean.cost.macs import parameters
 from terralean.errors import ConfigError
@@ -22,6 +21,7 @@ from terralean.models.lemevit import (
     MetaReadsImage,
     SelfAttention,
 )
+from weights import fill, image
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SIZES = {"tiny": lemevit.tiny, "tiny_d7": lemevit.tiny_d7, "small": lemevit.small, "base": lemevit.base}

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
-from weights import fill, image
 
 from terralean.models.lemevit import LeMeViT, LeMeViTConfig, LeMeViTPyramid
+from weights import fill, image
 
 TOY = LeMeViTConfig(depths=(1, 1, 1, 1, 1), dims=(64, 64, 64, 64, 64), classes=5)
 SEVERAL_IMAGES = [(5, 3, 75, 131), (2, 3, 160, 96), (4, 3, 33, 40)]

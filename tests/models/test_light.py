@@ -3,13 +3,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
-from weights import fill, image
 
 from terralean.cost.macs import count_macs_at, parameters
 from terralean.errors import ConfigError, UnknownName
 from terralean.models import MODELS, create
 from terralean.models.lemevit import LeMeViTConfig, LeMeViTPyramid
 from terralean.models.light import LightHead, Segmenter
+from weights import fill, image
 
 TOY = LeMeViTConfig(depths=(1, 1, 2, 1, 1), dims=(32, 32, 64, 64, 96), bands=4)
 

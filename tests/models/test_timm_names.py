@@ -6,11 +6,11 @@ import timm
 import torch
 from timm.optim import create_optimizer_v2
 from torch import Tensor
-from weights import fill, image
 
 from terralean.errors import ConfigError
 from terralean.models import lemevit, register
 from terralean.models.timm_names import CONFIGS
+from weights import fill, image
 
 
 def picture(*shape: int) -> Tensor:
