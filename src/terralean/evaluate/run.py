@@ -78,7 +78,7 @@ def run_evaluation(
     precision: str = "fp32",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Score the run's test split, or all of `data`; write `evaluation.json` and `report.html` into `out` (default: the run).
+    """Score the run's test split, or all of `data`; write evaluation.json, report.html and picture.png into `out` or the run.
 
     `config` says how the run's data are read. Scores of the run's own test split also go into its card.
     """
@@ -100,6 +100,8 @@ def run_evaluation(
     content = _document(card, scores=scores, boot=boot, leakage=leakage, found=found, measured=measured)
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "report.html", report.render(page))
+    pictures = [page.figures.image, page.figures.reference, page.figures.map]
+    (folder / "picture.png").write_bytes(figures.side_by_side([picture for picture in pictures if picture is not None]))
     _write(folder / "evaluation.json", json.dumps(content, indent=1) + "\n")
     if data is None:
         overall = {key: content[key] for key in ("OA", "AA", "kappa", "mIoU", "mF1")}
@@ -323,6 +325,7 @@ def _report(
     *,
     run: Path,
     data: Path | None,
+    root: str,
     recipe: str,
     scores: metrics.Scores,
     boot: Bootstrap,
@@ -332,7 +335,7 @@ def _report(
 ) -> report.Report:
     rivals = {item.name: item.scores for item in found}
     return report.Report(
-        title=f"{card.model} on {run.name if data is None else data.name}",
+        title=f"{card.model} on {Path(root).name}",
         about=_about(card, run=run, data=data),
         date=date.today().isoformat(),
         verdict=report.verdict(scores, intervals=boot.intervals, names=card.classes.names, baselines=rivals),
