@@ -3,12 +3,18 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import terralean
+from terralean import recipes
 from terralean.models import create
+from terralean.raster.grid import Grid
+from terralean.raster.write import write_scene
 from terralean.spec import Bands, Classes, Normalisation
+from terralean.train.config import Experiment
+from terralean.train.run import run
 from terralean.weights.card import Card, Training
 from terralean.weights.checkpoint import save_checkpoint
 
@@ -49,3 +55,52 @@ def card(**changes) -> Card:
         "training": training,
     }
     return Card(**{**values, **changes})
+
+
+class Small:
+    """Experiments of a few steps on small crops; called with further changes."""
+
+    changes = (
+        "train.steps=6",
+        "train.validate_every=2",
+        "train.batch=2",
+        "train.warmup_steps=1",
+        "train.lr=0.002",
+        "data.tile_px=32",
+        "tiling.tile_px=32",
+        "tiling.overlap_px=8",
+    )
+
+    def __call__(self, *changes: str) -> Experiment:
+        return recipes.read("lemevit_tiny_light", changes=[*self.changes, *changes])
+
+
+@pytest.fixture(scope="session")
+def experiment() -> Small:
+    return Small()
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> Path:
+    """Four images of two bands whose class is whether the first band is the brighter one, with splits in index.csv."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = ["path,label,split"]
+    for index, split in enumerate(("train", "train", "validation", "test")):
+        rng = np.random.default_rng(index)
+        coarse = np.kron(rng.integers(0, 2, (6, 6)), np.ones((8, 8), np.int64))
+        values = rng.integers(40, 90, (2, 48, 48)) + 100 * np.stack([coarse == 0, coarse == 1])
+        grid = Grid(width=48, height=48, crs="EPSG:32633", transform=(1.0, 0.0, 3e5 + 1000 * index, 0.0, -1.0, 5.2e6))
+        write_scene(folder / f"{index}.tif", values.astype(np.uint8), grid=grid, bands=Bands(names=("left", "right")))
+        write_scene(folder / f"{index}_mask.tif", coarse[None].astype(np.uint8), grid=grid, bands=Bands(names=("class",)))
+        rows.append(f"{index}.tif,{index}_mask.tif,{split}")
+    (folder / "index.csv").write_text("\n".join(rows) + "\n")
+    (folder / "classes.csv").write_text("value,name,colour\n0,first,#ff0000\n1,second,#0000ff\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(data, experiment, tmp_path_factory) -> Path:
+    """A run of six steps on these images; do not change it."""
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    run(experiment(), data=data, out=out, device="cpu")
+    return out

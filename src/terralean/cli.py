@@ -197,6 +197,36 @@ def map_(
         raise SomeScenesFailed(f"{len(failed)} of {len(scenes)} scenes failed:\n{lines}")
 
 
+@app.command()
+def benchmark(
+    models: Annotated[list[str], typer.Argument(help="Our models, or any that timm builds.", show_default=False)],
+    batch: Annotated[int | None, typer.Option(help="Images at once.", show_default="8")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of an image in px.", show_default="224")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Measurements of each candidate.", show_default="9")] = None,
+    precisions: Annotated[list[str] | None, typer.Option("--precision", help="fp32, bf16; may be repeated.")] = None,
+    modes: Annotated[list[str] | None, typer.Option("--mode", help="eager, channels-last, compiled; repeatable.")] = None,
+    device: Device = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write all rows to this file.", show_default=False)] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure parameters, multiply-adds, images per second and memory, all models in one interleaved run."""
+    _configure_logging(verbose)
+    from terralean.benchmark.run import BenchmarkConfig, run
+    from terralean.benchmark.table import as_table, write_csv
+
+    given: dict[str, Any] = {"batch": batch, "size_px": size, "rounds": rounds, "precisions": precisions, "modes": modes}
+    chosen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if v is not None}
+    with _bar("measuring") as tell:
+        rows = run(BenchmarkConfig(models=tuple(models), device=device, **chosen), progress=tell)
+    if csv is not None:
+        write_csv(rows, csv)
+    if as_json:
+        _print_json([asdict(row) for row in rows])
+    else:
+        out_console.print(as_table(rows))
+
+
 @app.command("list")
 def list_(what: Annotated[Listed, typer.Argument(show_default=False)], as_json: Json = False) -> None:
     """Name what there is."""

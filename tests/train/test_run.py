@@ -19,16 +19,6 @@ from terralean.spec import Bands
 from terralean.train.run import fingerprint, run
 from terralean.weights.card import read_card
 
-SMALL = [
-    "train.steps=6",
-    "train.validate_every=2",
-    "train.batch=2",
-    "train.warmup_steps=1",
-    "train.lr=0.002",
-    "data.tile_px=32",
-    "tiling.tile_px=32",
-    "tiling.overlap_px=8",
-]
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -40,35 +30,6 @@ def tell(progress):
 experiment = recipes.read("lemevit_tiny_light", changes=sys.argv[4:])
 run(experiment, data=Path(sys.argv[1]), out=Path(sys.argv[2]), device="cpu", tell=tell)
 """
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    """Four images of two bands whose class is whether the first band is the brighter one, with splits in index.csv."""
-    folder = tmp_path_factory.mktemp("data")
-    rows = ["path,label,split"]
-    for index, split in enumerate(("train", "train", "validation", "test")):
-        rng = np.random.default_rng(index)
-        coarse = np.kron(rng.integers(0, 2, (6, 6)), np.ones((8, 8), np.int64))
-        values = rng.integers(40, 90, (2, 48, 48)) + 100 * np.stack([coarse == 0, coarse == 1])
-        grid = Grid(width=48, height=48, crs="EPSG:32633", transform=(1.0, 0.0, 3e5 + 1000 * index, 0.0, -1.0, 5.2e6))
-        write_scene(folder / f"{index}.tif", values.astype(np.uint8), grid=grid, bands=Bands(names=("left", "right")))
-        write_scene(folder / f"{index}_mask.tif", coarse[None].astype(np.uint8), grid=grid, bands=Bands(names=("class",)))
-        rows.append(f"{index}.tif,{index}_mask.tif,{split}")
-    (folder / "index.csv").write_text("\n".join(rows) + "\n")
-    (folder / "classes.csv").write_text("value,name,colour\n0,first,#ff0000\n1,second,#0000ff\n")
-    return folder
-
-
-def experiment(*changes: str):
-    return recipes.read("lemevit_tiny_light", changes=[*SMALL, *changes])
-
-
-@pytest.fixture(scope="module")
-def finished(data, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "finished"
-    run(experiment(), data=data, out=out, device="cpu")
-    return out
 
 
 def rows(out: Path) -> list[dict[str, str]]:
@@ -111,9 +72,11 @@ def test_normalisation_is_that_of_the_training_images_alone(finished, data):
 
 
 @pytest.mark.parametrize("step", [1, 3, 5])
-def test_a_killed_run_goes_on_to_the_same_weights(data, finished, tmp_path, step):
+def test_a_killed_run_goes_on_to_the_same_weights(data, finished, experiment, tmp_path, step):
     out = tmp_path / "run"
-    killed = subprocess.run([sys.executable, "-c", KILLED, data, out, str(step), *SMALL], capture_output=True, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, data, out, str(step), *experiment.changes], capture_output=True, check=False
+    )
     assert killed.returncode == -9, killed.stderr.decode()
     assert not (out / "card.json").exists()
     run(experiment(), data=data, out=out, device="cpu")
@@ -123,28 +86,28 @@ def test_a_killed_run_goes_on_to_the_same_weights(data, finished, tmp_path, step
         assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in two.items() if k != "seconds"}
 
 
-def test_the_same_command_on_a_finished_run_does_nothing(finished, data):
+def test_the_same_command_on_a_finished_run_does_nothing(finished, data, experiment):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     result = run(experiment(), data=data, out=finished, device="cpu")
     assert result.already_done
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
 
 
-def test_another_recipe_is_refused_with_the_difference(finished, data):
+def test_another_recipe_is_refused_with_the_difference(finished, data, experiment):
     with pytest.raises(RunError, match=r"-  lr: 0\.002\n\+  lr: 0\.003"):
         run(experiment("train.lr=0.003"), data=data, out=finished, device="cpu")
 
 
-def test_a_folder_with_other_files_is_left_alone(data, tmp_path):
+def test_a_folder_with_other_files_is_left_alone(data, tmp_path, experiment):
     (tmp_path / "photo.jpg").write_bytes(b"mine")
     with pytest.raises(RunError, match="is no run of terralean"):
         run(experiment(), data=data, out=tmp_path, device="cpu")
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
 
 
-def test_other_data_are_refused(data, tmp_path):
+def test_other_data_are_refused(data, tmp_path, experiment):
     out = tmp_path / "run"
-    subprocess.run([sys.executable, "-c", KILLED, data, out, "1", *SMALL], capture_output=True, check=False)
+    subprocess.run([sys.executable, "-c", KILLED, data, out, "1", *experiment.changes], capture_output=True, check=False)
     index = (data / "index.csv").read_text()
     (data / "index.csv").write_text(index.replace("1.tif,1_mask.tif,train", "1.tif,1_mask.tif,test"))
     try:
@@ -171,13 +134,13 @@ def test_other_data_are_refused(data, tmp_path):
         "seed=1",
     ],
 )
-def test_every_setting_changes_the_weights(data, finished, tmp_path, change):
+def test_every_setting_changes_the_weights(data, finished, tmp_path, change, experiment):
     run(experiment(change), data=data, out=tmp_path / "run", device="cpu")
     one, two = (load_file(folder / "weights.safetensors") for folder in (finished, tmp_path / "run"))
     assert any(not torch.equal(one[name], two[name]) for name in one)
 
 
-def test_training_stops_when_validation_no_longer_improves(data, tmp_path):
+def test_training_stops_when_validation_no_longer_improves(data, tmp_path, experiment):
     changes = ("train.lr=1e-12", "train.final_lr=0", "train.patience=2", "train.steps=30", "train.validate_every=1")
     result = run(experiment(*changes), data=data, out=tmp_path / "run", device="cpu")
     miou = [float(row["val_miou"]) for row in rows(tmp_path / "run")]
@@ -186,7 +149,7 @@ def test_training_stops_when_validation_no_longer_improves(data, tmp_path):
     assert read_card(tmp_path / "run").training.steps == result.steps
 
 
-def test_without_a_validation_split_the_last_weights_are_kept(data, tmp_path):
+def test_without_a_validation_split_the_last_weights_are_kept(data, tmp_path, experiment):
     folder = tmp_path / "data"
     folder.mkdir()
     for path in data.iterdir():
@@ -198,21 +161,21 @@ def test_without_a_validation_split_the_last_weights_are_kept(data, tmp_path):
     assert load(tmp_path / "run", device="cpu").card.metrics == {}
 
 
-def test_training_starts_from_given_weights(data, finished, tmp_path):
+def test_training_starts_from_given_weights(data, finished, tmp_path, experiment):
     changes = (f"model.weights={finished}", "train.lr=1e-9", "train.final_lr=0", "train.ema_decay=null", "train.steps=2")
     run(experiment(*changes), data=data, out=tmp_path / "run", device="cpu")
     one, two = (load_file(folder / "weights.safetensors") for folder in (finished, tmp_path / "run"))
     torch.testing.assert_close(one["head.classify.weight"], two["head.classify.weight"], rtol=1e-4, atol=1e-6)
 
 
-def test_weights_that_do_not_fit_leave_no_run(data, tmp_path):
+def test_weights_that_do_not_fit_leave_no_run(data, tmp_path, experiment):
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(WeightsDoNotFit):
         run(experiment(f"model.weights={tmp_path / 'other.pth'}"), data=data, out=tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
 
 
-def test_no_training_image(data, tmp_path):
+def test_no_training_image(data, tmp_path, experiment):
     folder = tmp_path / "data"
     folder.mkdir()
     for path in data.iterdir():
@@ -223,7 +186,7 @@ def test_no_training_image(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_device_that_is_not_there(data, tmp_path):
+def test_device_that_is_not_there(data, tmp_path, experiment):
     with pytest.raises(ConfigError, match="is not here"):
         run(experiment(), data=data, out=tmp_path / "run", device="cuda:63")
     assert not (tmp_path / "run").exists()
