@@ -9,13 +9,9 @@ import rasterio
 import torch
 from safetensors.torch import load_file
 
-from terralean import recipes
 from terralean.data.split import load_split
 from terralean.errors import ConfigError, EmptySplit, RunError, WeightsDoNotFit
 from terralean.predict import load
-from terralean.raster.grid import Grid
-from terralean.raster.write import write_scene
-from terralean.spec import Bands
 from terralean.train.run import fingerprint, run
 from terralean.weights.card import read_card
 

@@ -1,0 +1,59 @@
+"""Peak memory of one call."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def peak_memory(call: Callable[[], object], *, device: torch.device) -> int | None:
+    """Bytes that `call` held at its peak beyond what was held before: activations and its result, weights not.
+
+    On CUDA the allocator says. On a CPU it is the growth of the process' resident memory, after freed memory has been given
+    back to the system; None where the system (not Linux with glibc) cannot say. Libraries keep scratch memory between calls:
+    what a first call leaves behind is not in a second call's growth, so call once before.
+    """
+    return _peak_on_cuda(call, device) if device.type == "cuda" else _peak_of_process(call)
+
+
+def _peak_on_cuda(call: Callable[[], object], device: torch.device) -> int:
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    call()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _peak_of_process(call: Callable[[], object]) -> int | None:
+    if not _give_back_freed() or not _reset_peak():
+        return None
+    before = _status_bytes("VmRSS")
+    call()
+    return max(0, _status_bytes("VmHWM") - before)
+
+
+def _give_back_freed() -> bool:
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is None:
+        return False
+    trim(0)
+    return True
+
+
+def _reset_peak() -> bool:
+    try:
+        RESET.write_text("5")  # proc(5): the peak resident size becomes the current one
+    except OSError:
+        return False
+    return True
+
+
+def _status_bytes(field: str) -> int:
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
+    return int(line.split()[1]) * 1024

@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from terralean.cost import memory
+from terralean.cost.memory import peak_memory
+
+CPU = torch.device("cpu")
+MIB = 2**20
+
+
+def held(mib: int) -> int | None:
+    return peak_memory(lambda: torch.ones(mib * MIB // 4), device=CPU)
+
+
+@pytest.fixture(autouse=True)
+def linux():
+    if held(1) is None:
+        pytest.skip("this system does not tell the peak memory of a process")
+
+
+@pytest.mark.parametrize("mib", [64, 256])
+def test_peak_is_what_the_call_held_at_once(mib):
+    assert held(mib) / MIB == pytest.approx(mib, rel=0.1, abs=4)
+
+
+def test_memory_freed_before_does_not_hide_a_peak():
+    held(256)
+    assert held(64) / MIB == pytest.approx(64, rel=0.1, abs=4)
+
+
+def test_parts_that_are_freed_within_the_call_count_once():
+    def call() -> None:
+        for _ in range(5):
+            torch.ones(64 * MIB // 4)
+
+    assert peak_memory(call, device=CPU) / MIB == pytest.approx(64, rel=0.1, abs=8)
+
+
+def test_memory_held_before_does_not_count():
+    kept = torch.ones(128 * MIB // 4)
+    assert peak_memory(kept.sum, device=CPU) < 8 * MIB
+
+
+def test_system_that_cannot_say_gives_none(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "RESET", tmp_path / "absent" / "clear_refs")
+    assert held(1) is None
+
+
+@pytest.mark.gpu
+def test_peak_on_cuda_is_the_allocators():
+    found = peak_memory(lambda: torch.ones(64 * MIB // 4, device="cuda"), device=torch.device("cuda"))
+    assert found == 64 * MIB
