@@ -110,7 +110,8 @@ def test_statistics_are_those_of_all_valid_pixels():
 def test_crops_of_samples_have_the_tile_size_and_follow_the_seed(size):
     unit = Normalisation(mean=(0.0,) * 4, std=(1.0,) * 4)
     data, again = (
-        SampleCrops(accept(Field(size=size)), normalisation=unit, config=DataConfig(tile_px=24), seed=0) for _ in range(2)
+        SampleCrops(accept(Field(size=size)), normalisation=unit, config=DataConfig(tile_px=24), length=9, seed=0)
+        for _ in range(2)
     )
     for i in range(4):
         assert data[i]["image"].shape == (4, 24, 24)

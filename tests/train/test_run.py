@@ -9,10 +9,13 @@ import rasterio
 import torch
 from safetensors.torch import load_file
 
+from terralean.data.samples import from_samples
 from terralean.data.split import load_split
 from terralean.errors import ConfigError, EmptySplit, RunError, WeightsDoNotFit
 from terralean.predict import load
-from terralean.train.run import fingerprint, run
+from terralean.spec import Bands, Classes
+from terralean.train.material import fingerprint
+from terralean.train.run import run, run_samples
 from terralean.weights.card import read_card
 
 KILLED = """
@@ -192,3 +195,35 @@ def test_fingerprint_follows_names_sizes_and_windows(finished):
     regions = load_split(finished / "split.json").of("train")
     assert fingerprint(regions) == fingerprint(regions[::-1]) == read_card(finished).training.data
     assert fingerprint(regions) != fingerprint(regions[:1])
+
+
+class Fields:
+    """A dataset as torchgeo's are: dictionaries of image and mask, each of its own size."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        mask = torch.zeros(40 + 8 * index, 48, dtype=torch.int64)
+        mask[:, 24:] = 1
+        generator = torch.Generator().manual_seed(index)
+        image = torch.rand(2, *mask.shape, generator=generator) + torch.stack([mask == 0, mask == 1])
+        return {"image": image, "mask": mask[None]}
+
+
+def test_dictionaries_of_other_libraries_train_like_a_folder(experiment, tmp_path):
+    bands, classes = Bands(names=("left", "right"), dtype="float32"), Classes.named(("first", "second"))
+    train, validation = (from_samples(Fields(count), bands=bands, classes=classes) for count in (3, 2))
+    result = run_samples(experiment(), train=train, validation=validation, out=tmp_path / "run", device="cpu")
+    card = read_card(tmp_path / "run")
+    assert card.bands == bands
+    assert card.training.images == 3
+    assert "not checked" in card.training.leakage
+    assert result.val_miou == pytest.approx(max(float(row["val_miou"]) for row in rows(tmp_path / "run")), abs=1e-5)
+    predictor = load(tmp_path / "run", device="cpu")
+    assert predictor(torch.zeros(1, 2, 32, 32), torch.ones(1, 32, 32, dtype=torch.bool)).shape == (1, 2, 32, 32)
+    again = run_samples(experiment(), train=train, validation=validation, out=tmp_path / "run", device="cpu")
+    assert again.already_done

@@ -42,10 +42,13 @@ class Samples(Dataset[Sample]):
 
 
 class SampleCrops(Dataset[Sample]):
-    """Augmented crops of samples, one of each: the same for the same seed, epoch and index."""
+    """Augmented crops of samples in turn, as many as asked for: the same for the same seed, epoch and index.
 
-    def __init__(self, samples: Samples, *, normalisation: Normalisation, config: DataConfig, seed: int) -> None:
-        self.samples, self.normalisation, self.config, self.seed = samples, normalisation, config, seed
+    Each turn through the samples is in another order, and goes on over the end of an epoch.
+    """
+
+    def __init__(self, samples: Samples, *, normalisation: Normalisation, config: DataConfig, length: int, seed: int) -> None:
+        self.samples, self.normalisation, self.config, self.seed, self.length = samples, normalisation, config, seed, length
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
@@ -53,13 +56,17 @@ class SampleCrops(Dataset[Sample]):
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return self.length
 
     def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.length:
+            raise IndexError(f"crop {index} of {self.length}")
+        turn, place = divmod(int(self._epoch) * self.length + index, len(self.samples))
+        order = np.random.default_rng([self.seed, turn]).permutation(len(self.samples))
         state = np.random.SeedSequence([self.seed, int(self._epoch), index]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(state[0] >> 1))
         factor = draw_zoom(self.config.augment, generator=generator)
-        sample = zoom(self.samples[index], factor=factor, generator=generator)
+        sample = zoom(self.samples[int(order[place])], factor=factor, generator=generator)
         sample = _square(sample, self.config.tile_px, generator)
         return augment(sample, self.config.augment, normalisation=self.normalisation, generator=generator)
 

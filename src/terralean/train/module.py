@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from terralean.data.crops import Crops, Tiles
 from terralean.data.sample import Sample
 from terralean.predict.normalise import Normalise
 from terralean.spec import IGNORE, Normalisation
 from terralean.tasks.segmentation import SegmentationLoss
 from terralean.train.config import TrainConfig
+from terralean.train.material import Material
 from terralean.train.schedule import optimiser, schedule
 
 
@@ -74,19 +74,21 @@ class SegmentationModule(lightning.LightningModule):
 
 
 class SegmentationData(lightning.LightningDataModule):
-    """Random crops to train on, a fixed lattice of tiles to validate on."""
+    """Random crops to train on, a fixed list of samples to validate on."""
 
-    def __init__(self, crops: Crops, tiles: Tiles | None, config: TrainConfig) -> None:
+    def __init__(self, material: Material, config: TrainConfig) -> None:
         super().__init__()
-        self.crops, self.tiles, self.config = crops, tiles, config
+        self.material, self.config = material, config
 
     def train_dataloader(self) -> DataLoader:
         """One epoch: as many crops as there are steps between two validations. Made anew each epoch."""
-        self.crops.set_epoch(self.trainer.current_epoch if self.trainer else 0)
-        return DataLoader(self.crops, batch_size=self.config.batch, num_workers=self.config.workers, drop_last=True)
+        crops = self.material.crops
+        crops.set_epoch(self.trainer.current_epoch if self.trainer else 0)
+        return DataLoader(crops, batch_size=self.config.batch, num_workers=self.config.workers, drop_last=True)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """All tiles of the validation split, in order; nothing where there is no such split."""
-        if self.tiles is None:
+        """All validation samples, in order; nothing where there are none."""
+        if self.material.validation is None:
             return []
-        return DataLoader(self.tiles, batch_size=self.config.batch, num_workers=self.config.workers)
+        batch = self.material.validation_batch
+        return DataLoader(self.material.validation, batch_size=batch, num_workers=self.config.workers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,17 +17,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 import terralean
 from terralean.cost.macs import count_macs_at, parameters
-from terralean.data.config import DataConfig
-from terralean.data.crops import Crops, Tiles
-from terralean.data.index import Dataset, find
-from terralean.data.leakage import check_leakage
-from terralean.data.split import Region, Split, make_split, save_split
-from terralean.data.statistics import Statistics, measure
+from terralean.data.samples import Samples
+from terralean.data.split import Split, save_split
 from terralean.errors import RunError
 from terralean.models import create
 from terralean.predict.predictor import choose_device
 from terralean.train.callbacks import KeepBest, LastState, MetricsLog, Progress, Tell, read_metrics
 from terralean.train.config import Experiment, TrainConfig, to_yaml
+from terralean.train.material import Material, from_datasets, from_folder
 from terralean.train.module import SegmentationData, SegmentationModule
 from terralean.weights.card import NAME as CARD
 from terralean.weights.card import Card, Training, read_card, write_card
@@ -63,27 +59,49 @@ def run(
     device: str | None = None,
     tell: Callable[[Progress], None] = lambda progress: None,
 ) -> RunResult:
-    """Train in the folder `out`, or go on there, or say that it is done.
+    """Train on a folder of data in the folder `out`, or go on there, or say that it is done.
 
     Raises RunError where `out` holds something else: another recipe (the difference is shown), other data, other files.
     """
+    return _run(experiment, lambda: from_folder(experiment, data), out=out, device=device, tell=tell)
+
+
+def run_samples(
+    experiment: Experiment,
+    *,
+    train: Samples,
+    validation: Samples | None,
+    out: Path,
+    device: str | None = None,
+    tell: Callable[[Progress], None] = lambda progress: None,
+) -> RunResult:
+    """`run` on datasets that yield dictionaries of `image` and `mask`, torchgeo's for instance; see data.samples.from_samples.
+
+    How they are split is theirs: leakage is not checked, and the card says so.
+    """
+    return _run(experiment, lambda: from_datasets(experiment, train, validation), out=out, device=device, tell=tell)
+
+
+def _run(
+    experiment: Experiment,
+    gather: Callable[[], Material],
+    *,
+    out: Path,
+    device: str | None,
+    tell: Callable[[Progress], None],
+) -> RunResult:
     recipe = to_yaml(experiment)
     _check_folder(out, recipe)
     if (out / CARD).is_file():
         return _done(out)
     hardware = choose_device(device)
-    dataset = find(data, experiment.data)
-    split = make_split(dataset, experiment.data, seed=experiment.seed)
-    leakage = check_leakage(split).verdict
-    log.info("split: %s", split.rule)
-    log.log(logging.WARNING if "LEAKS" in leakage else logging.INFO, "leakage: %s", leakage)
-    statistics = measure(
-        split.of("train"), classes=dataset.classes, bands=dataset.bands, config=experiment.data, seed=experiment.seed
-    )
-    module = _module(experiment, dataset, statistics)
-    _begin(out, recipe=recipe, split=split)
-    best = _fit(experiment, module, split=split, dataset=dataset, statistics=statistics, out=out, device=hardware, tell=tell)
-    card = _card(experiment, module, dataset=dataset, split=split, statistics=statistics, leakage=leakage, out=out, best=best)
+    material = gather()
+    log.info("split: %s", material.split)
+    log.log(logging.WARNING if "LEAKS" in material.leakage else logging.INFO, "leakage: %s", material.leakage)
+    module = _module(experiment, material)
+    _begin(out, recipe=recipe, split=material.regions)
+    best = _fit(experiment, module, material, out=out, device=hardware, tell=tell)
+    card = _card(experiment, module, material, out=out, best=best)
     write_card(card, out)
     (out / "last" / STATE).unlink()  # three times the weights, and of no use to a finished run
     (out / "last").rmdir()
@@ -104,11 +122,11 @@ def _check_folder(out: Path, recipe: str) -> None:
         raise RunError(f"{out} was begun with another recipe:\n{difference}\ngive the same recipe to go on, or a new --out")
 
 
-def _begin(out: Path, *, recipe: str, split: Split) -> None:
+def _begin(out: Path, *, recipe: str, split: Split | None) -> None:
     """Write what fixes the run, or make sure that it is still so."""
     (out / "last").mkdir(parents=True, exist_ok=True)
     path = out / "split.json"
-    if path.is_file():
+    if split is not None and path.is_file():
         part = out / "split.json.now"
         save_split(split, part)
         same = part.read_text() == path.read_text()
@@ -117,20 +135,21 @@ def _begin(out: Path, *, recipe: str, split: Split) -> None:
             raise RunError(
                 f"the data are not those that {out} was begun with: {path} differs; restore them, or give a new --out"
             )
-    save_split(split, path)
+    if split is not None:
+        save_split(split, path)
     (out / "recipe.yaml").write_text(recipe)
 
 
-def _module(experiment: Experiment, dataset: Dataset, statistics: Statistics) -> SegmentationModule:
+def _module(experiment: Experiment, material: Material) -> SegmentationModule:
     torch.manual_seed(experiment.seed)
-    model = create(experiment.model.name, bands=len(dataset.bands), classes=len(dataset.classes), **experiment.model.sizes)
+    model = create(experiment.model.name, bands=len(material.bands), classes=len(material.classes), **experiment.model.sizes)
     if experiment.model.weights is not None:
         log.info("starting from %s", load_pretrained(model, Path(experiment.model.weights)))
     return SegmentationModule(
         model,
         experiment.train,
-        normalisation=statistics.normalisation,
-        class_pixels=statistics.class_pixels,
+        normalisation=material.normalisation,
+        class_pixels=material.class_pixels,
         seed=experiment.seed,
     )
 
@@ -138,10 +157,8 @@ def _module(experiment: Experiment, dataset: Dataset, statistics: Statistics) ->
 def _fit(
     experiment: Experiment,
     module: SegmentationModule,
+    material: Material,
     *,
-    split: Split,
-    dataset: Dataset,
-    statistics: Statistics,
     out: Path,
     device: torch.device,
     tell: Callable[[Progress], None],
@@ -149,13 +166,9 @@ def _fit(
     config = experiment.train
     best = KeepBest(out, patience=config.patience)
     last = out / "last" / STATE
-    data = SegmentationData(
-        _crops(experiment, split.of("train"), dataset=dataset, statistics=statistics),
-        _tiles(experiment.data, split.of("validation"), dataset=dataset),
-        config,
-    )
     with _quiet():
         trainer = _trainer(config, out=out, device=device, best=best, last=last, tell=tell)
+        data = SegmentationData(material, config)
         trainer.fit(module, data, ckpt_path=last if last.is_file() else None, weights_only=False)
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -192,51 +205,25 @@ def _trainer(
     )
 
 
-def _crops(experiment: Experiment, regions: tuple[Region, ...], *, dataset: Dataset, statistics: Statistics) -> Crops:
-    train = experiment.train
-    return Crops(
-        regions,
-        classes=dataset.classes,
-        config=experiment.data,
-        statistics=statistics,
-        length=train.batch * train.validate_every,
-        seed=experiment.seed,
-    )
-
-
-def _tiles(config: DataConfig, regions: tuple[Region, ...], *, dataset: Dataset) -> Tiles | None:
-    return Tiles(regions, classes=dataset.classes, config=config) if regions else None
-
-
-def _card(
-    experiment: Experiment,
-    module: SegmentationModule,
-    *,
-    dataset: Dataset,
-    split: Split,
-    statistics: Statistics,
-    leakage: str,
-    out: Path,
-    best: KeepBest,
-) -> Card:
+def _card(experiment: Experiment, module: SegmentationModule, material: Material, *, out: Path, best: KeepBest) -> Card:
     rows = read_metrics(out / "metrics.csv")
     tiling = experiment.tiling
-    macs = count_macs_at(module.model, (1, len(dataset.bands), tiling.tile_px, tiling.tile_px))
+    macs = count_macs_at(module.model, (1, len(material.bands), tiling.tile_px, tiling.tile_px))
     return Card(
         version=terralean.__version__,
         task=experiment.task,
         model=experiment.model.name,
         sizes=experiment.model.sizes,
-        bands=dataset.bands,
-        normalisation=statistics.normalisation,
-        classes=dataset.classes,
+        bands=material.bands,
+        normalisation=material.normalisation,
+        classes=material.classes,
         tile_px=tiling.tile_px,
         overlap_px=tiling.overlap_px,
         training=Training(
-            data=fingerprint(split.of("train")),
-            images=len({region.image for region in split.of("train")}),
-            split=split.rule,
-            leakage=leakage,
+            data=material.fingerprint,
+            images=material.images,
+            split=material.split,
+            leakage=material.leakage,
             steps=int(rows[-1]["step"]) if rows else 0,
             minutes=round(float(rows[-1]["seconds"]) / 60, 2) if rows else 0.0,
             seed=experiment.seed,
@@ -249,16 +236,6 @@ def _card(
             "macs_at_px": tiling.tile_px,
         },
     )
-
-
-def fingerprint(regions: tuple[Region, ...]) -> str:
-    """16 hexadecimal digits of SHA-256 over names, sizes and windows of images and labels."""
-    digest = hashlib.sha256()
-    for region in sorted(regions, key=lambda r: (r.image, r.window.row, r.window.col)):
-        for path in (Path(region.image), Path(region.label)):
-            digest.update(f"{path.name} {path.stat().st_size if path.is_file() else 0} ".encode())
-        digest.update(repr(region.window).encode())
-    return digest.hexdigest()[:16]
 
 
 def _done(out: Path) -> RunResult:

@@ -1,0 +1,92 @@
+"""What a model learns from: crops, what it is validated on, and all that the card will say of them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch.utils.data import Dataset
+
+from terralean.data.crops import Crops, Tiles
+from terralean.data.index import find
+from terralean.data.leakage import check_leakage
+from terralean.data.sample import Sample
+from terralean.data.samples import SampleCrops, Samples, measure_samples
+from terralean.data.split import Region, Split, make_split
+from terralean.data.statistics import measure
+from terralean.spec import Bands, Classes, Normalisation
+from terralean.train.config import Experiment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """Everything that training asks of data."""
+
+    bands: Bands
+    classes: Classes
+    normalisation: Normalisation
+    class_pixels: tuple[int, ...]
+    crops: Crops | SampleCrops
+    validation: Dataset[Sample] | None
+    validation_batch: int  # 1 where samples may differ in size
+    images: int
+    split: str  # in words
+    leakage: str  # in words
+    fingerprint: str
+    regions: Split | None = None  # None where somebody else's dataset did the splitting
+
+
+def from_folder(experiment: Experiment, root: Path) -> Material:
+    """Find, split, check and measure a folder of images and labels."""
+    config, seed = experiment.data, experiment.seed
+    dataset = find(root, config)
+    split = make_split(dataset, config, seed=seed)
+    train, validation = split.of("train"), split.of("validation")
+    statistics = measure(train, classes=dataset.classes, bands=dataset.bands, config=config, seed=seed)
+    length = experiment.train.batch * experiment.train.validate_every
+    return Material(
+        bands=dataset.bands,
+        classes=dataset.classes,
+        normalisation=statistics.normalisation,
+        class_pixels=statistics.class_pixels,
+        crops=Crops(train, classes=dataset.classes, config=config, statistics=statistics, length=length, seed=seed),
+        validation=Tiles(validation, classes=dataset.classes, config=config) if validation else None,
+        validation_batch=experiment.train.batch,
+        images=len({region.image for region in train}),
+        split=split.rule,
+        leakage=check_leakage(split).verdict,
+        fingerprint=fingerprint(train),
+        regions=split,
+    )
+
+
+def from_datasets(experiment: Experiment, train: Samples, validation: Samples | None) -> Material:
+    """Measure a dataset that yields dictionaries."""
+    normalisation, class_pixels = measure_samples(train)
+    length = experiment.train.batch * experiment.train.validate_every
+    name = type(train.dataset).__name__
+    told = f"{name} {len(train)} {normalisation} {class_pixels}"
+    return Material(
+        bands=train.bands,
+        classes=train.classes,
+        normalisation=normalisation,
+        class_pixels=class_pixels,
+        crops=SampleCrops(train, normalisation=normalisation, config=experiment.data, length=length, seed=experiment.seed),
+        validation=validation,
+        validation_batch=1,
+        images=len(train),
+        split=f"as {name} has it: {len(train)} samples train, {0 if validation is None else len(validation)} validate",
+        leakage=f"not checked: {name} does not say where its samples lie",
+        fingerprint=hashlib.sha256(told.encode()).hexdigest()[:16],
+    )
+
+
+def fingerprint(regions: tuple[Region, ...]) -> str:
+    """16 hexadecimal digits of SHA-256 over names, sizes and windows of images and labels."""
+    digest = hashlib.sha256()
+    for region in sorted(regions, key=lambda r: (r.image, r.window.row, r.window.col)):
+        for path in (Path(region.image), Path(region.label)):
+            digest.update(f"{path.name} {path.stat().st_size if path.is_file() else 0} ".encode())
+        digest.update(repr(region.window).encode())
+    return digest.hexdigest()[:16]
