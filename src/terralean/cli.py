@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out_console = Console()
+out_console = Console(width=None if sys.stdout.isatty() else 180)  # a file has no width; its tables must not be cut
 err_console = Console(stderr=True)
 
 
