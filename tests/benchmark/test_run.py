@@ -90,9 +90,10 @@ def test_progress_ends_at_its_total_even_when_a_model_fails():
     assert [done for done, _ in told] == list(range(1, len(told) + 1))
 
 
+@torch.inference_mode()
 def test_fast_but_wrong_is_refused():
     right = subject("test_resnet", torch.randn(1, 3, 32, 32), classes=7, seed=0)
-    answer = right.answer.detach()
+    answer = right.answer
     assert relative_error(answer, of=right, precision="fp32") == 0.0
     assert relative_error(1.05 * answer, of=right, precision="bf16") == pytest.approx(0.05, rel=1e-3)
     with pytest.raises(ValueError, match=r"differs from that of the plain float32 model by 0\.05"):
@@ -101,6 +102,7 @@ def test_fast_but_wrong_is_refused():
         relative_error(answer * float("nan"), of=right, precision="bf16")
 
 
+@torch.inference_mode()
 def test_seed_fixes_weights_and_leaves_the_global_generator_alone():
     image = torch.zeros(1, 3, 32, 32)
     before = torch.random.get_rng_state()
