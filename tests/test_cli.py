@@ -105,7 +105,10 @@ def test_some_failed_scenes_are_status_1_and_named(terralean, untrained, scene, 
         (("map", "RUN", "missing.tif", "--out", "OUT"), "missing.tif"),
         (("map", "nowhere", "SCENE", "--out", "OUT"), "it has no card.json"),
         (("map", "RUN", "SCENE", "--out", "OUT", "--bands", "red"), "positions from 1 with commas"),
-        (("map", "RUN", "SCENE", "--out", "OUT", "--bands", "1,2"), "has 2 bands"),
+        (("map", "RUN", "SCENE", "--out", "OUT", "--bands", "1,2"), "2 bands, the model was trained on 3"),
+        (("map", "RUN", "SCENE", "--out", "OUT", "--batch", "0"), "at least 1 window, got 0"),
+        (("map", "RUN", "SCENE", "SCENE", "--out", "OUT"), "is given twice"),
+        (("train", "lemevit_tiny_light", "--data", ".", "--out", "OUT", "--seed", "-1"), "seed must be 0 or more, got -1"),
         (("map", "RUN", "SCENE", "--out", "OUT", "--bands", "1,2,9"), "9"),
         (("map", "RUN", "SCENE", "--out", "OUT", "--tile", "8"), "at least 32 px, got 8"),
         (("map", "RUN", "SCENE", "--out", "OUT", "--overlap", "50"), "half the tile"),
@@ -128,7 +131,7 @@ def test_mistakes_are_status_2_with_a_message_and_no_output(
     assert message in err
     assert "Traceback" not in err
     assert out == ""
-    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_full_disk_leaves_no_map(untrained, scene, tmp_path):
@@ -143,7 +146,23 @@ def test_full_disk_leaves_no_map(untrained, scene, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert "scene_map.tif" in done.stderr
-    assert list((tmp_path / "maps").iterdir()) == []
+    assert not (tmp_path / "maps").exists()
+
+
+def test_ctrl_c_is_status_130_with_a_word_and_leaves_nothing(untrained, scene, tmp_path):
+    code = (
+        "import os, signal, sys\n"
+        "import terralean.mapping.strips as strips\n"
+        "def stop(*_, **__): os.kill(os.getpid(), signal.SIGINT)\n"
+        "strips.Plan.weight = stop\n"
+        f"sys.argv = ['terralean', 'map', {str(untrained)!r}, {str(scene)!r}, '--out', {str(tmp_path / 'maps')!r}]\n"
+        "from terralean.cli import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert "stopped; nothing half-written is left" in done.stderr
+    assert not (tmp_path / "maps").exists()
 
 
 def test_inspect_tells_what_a_scene_is_and_fails_on_what_cannot_be_used(terralean, scene, tmp_path):

@@ -27,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+INTERRUPTED = 130  # what typer makes of Ctrl-C
 out_console = Console(width=None if sys.stdout.isatty() else 180)  # a file has no width; its tables must not be cut
 err_console = Console(stderr=True)
 
@@ -244,9 +245,10 @@ def main() -> None:
     except TerraleanError as error:
         err_console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1 if isinstance(error, SomeScenesFailed) else 2)
-    except KeyboardInterrupt:
-        err_console.print("stopped; the same command goes on where training was")
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            err_console.print("stopped; nothing half-written is left, and the same command goes on with a training run")
+        raise
 
 
 def _listing(what: Listed) -> list[str]:

@@ -115,9 +115,11 @@ def check_bands(found: Bands, need: Bands, *, scene: str) -> None:
 def check_band_values(found: Bands, need: Bands, *, scene: str) -> None:
     """`check_bands` where the user has said which bands are meant: names may differ, count, units and scale may not."""
     if len(found) != len(need):
+        many = ",".join(str(i + 1) for i in range(len(need)))
+        fix = f"choose them by position with --bands, e.g. --bands {many}" if len(found) > len(need) else "it needs all of them"
         raise BandMismatch(
-            f"{scene} has {len(found)} bands, the model was trained on {len(need)}{_lists(found, need)}\n"
-            f"choose them by position with --bands, e.g. --bands {','.join(str(i + 1) for i in range(len(need)))}"
+            f"{scene}: {len(found)} band{'' if len(found) == 1 else 's'}, the model was trained on {len(need)}"
+            f"{_lists(found, need)}\n{fix}"
         )
     if (found.units, found.scale) != (need.units, need.scale):
         raise BandMismatch(

@@ -245,7 +245,8 @@ for limit in limits:
             stage = "copy"
         print(f"{limit} whole")
     except OutputFailed as error:
-        left = len(list(pathlib.Path(path).parent.iterdir()))
+        folder = pathlib.Path(path).parent
+        left = len(list(folder.iterdir())) if folder.exists() else 0
         print(f"{limit} {stage}, {left} files left: {error}")
 """
 

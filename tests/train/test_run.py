@@ -97,6 +97,11 @@ def test_another_recipe_is_refused_with_the_difference(finished, data, experimen
         run(experiment("train.lr=0.003"), data=data, out=finished, device="cpu")
 
 
+def test_a_finished_run_does_not_pretend_to_other_data(finished, experiment, tmp_path):
+    with pytest.raises(RunError, match="is finished and was trained on"):
+        run(experiment(), data=tmp_path, out=finished, device="cpu")
+
+
 def test_a_folder_with_other_files_is_left_alone(data, tmp_path, experiment):
     (tmp_path / "photo.jpg").write_bytes(b"mine")
     with pytest.raises(RunError, match="is no run of terralean"):

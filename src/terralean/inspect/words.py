@@ -51,7 +51,7 @@ def _dataset(report: DatasetReport) -> Iterable[str]:
     yield _line("images", f"{report.images}, {small}{'' if small == large else f' to {large}'} px (width x height)")
     yield _line("bands", _bands(report.bands))
     yield _line("CRS", ", ".join("none" if crs is None else crs.split("[")[0] for crs in report.crs))
-    for share in report.classes:
+    for share in report.classes if any(share.pixels for share in report.classes) else ():  # not counted where labels fail
         yield _line("class", f"{share.name}: {share.share:.2%} of the labels, {share.pixels:,} px")
     if report.ignored_share is not None and report.nodata_share is not None:
         yield _line("unlabelled", f"{report.ignored_share:.1%} of the pixels; nodata: {percent(report.nodata_share)}")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import terralean
-from terralean.errors import OutputFailed, TerraleanError, UnreadableScene
+from terralean.errors import ConfigError, OutputFailed, TerraleanError, UnreadableScene
 from terralean.mapping.plan import Plan
 from terralean.mapping.strips import strips
 from terralean.predict import Predictor
@@ -34,6 +34,10 @@ class MapConfig:
     batch: int = 4  # windows predicted at once
     bands: tuple[int, ...] | None = None  # positions from 1 of the model's bands in the scene; None: the scene's own order
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ConfigError(f"batch must be at least 1 window, got {self.batch}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +76,13 @@ def map_scene(
         _check_contract(scene, card, chosen=config.bands is not None)
         plan = make_plan(predictor, scene, config=config)
         need = plan.bytes_needed(bands=len(card.bands), classes=len(card.classes), batch=config.batch)
-        log.info("%s: %d x %d px, about %d MB of memory", path, scene.grid.width, scene.grid.height, need // 2**20 + 1)
+        log.info(
+            "%s: %d x %d px, about %d MB of memory beside the model",
+            path,
+            scene.grid.width,
+            scene.grid.height,
+            need // 2**20 + 1,
+        )
         counts = _write(predictor, scene, plan, target=target, batch=config.batch, progress=progress)
     valid = int(counts.sum())
     return MapResult(
@@ -134,6 +144,8 @@ def check_targets(paths: Sequence[str | Path], *, out: Path) -> None:
     taken: dict[Path, str | Path] = {}
     for path in paths:
         target = map_path(path, out=out)
+        if str(taken.get(target)) == str(path):
+            raise OutputFailed(f"{path} is given twice; name each scene once")
         if target in taken:
             raise OutputFailed(f"{taken[target]} and {path} would both be written to {target}; map them to different folders")
         taken[target] = path

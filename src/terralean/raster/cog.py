@@ -64,6 +64,7 @@ class CogWriter:
         self._strips: Any = None
         self._rows = 0
         self._sums = [0] * len(content.bands)
+        self._new = [folder for folder in self.path.absolute().parents if not folder.exists()]  # ours to remove
 
     def __enter__(self) -> CogWriter:
         with self.whole_or_nothing():
@@ -106,6 +107,9 @@ class CogWriter:
             with suppress(OSError, *GDAL_ERRORS):  # closing flushes again what could not be written
                 self._strips.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        with suppress(OSError):  # not there, or meanwhile not empty
+            for folder in self._new:
+                folder.rmdir()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.abort() if kind else self.finish({})
@@ -226,6 +230,8 @@ def failed(path: Path, error: BaseException) -> OutputFailed:
     number = error.errno if isinstance(error, OSError) else None
     if number in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}:
         fix = "choose a folder that you may write to"
+    elif number == errno.ENOENT:
+        fix = "choose a place where folders can be made"
     else:
         parent = next((folder for folder in path.absolute().parents if folder.is_dir()), Path("/"))
         free = shutil.disk_usage(parent).free

@@ -70,6 +70,10 @@ class Experiment:
     tiling: TilingConfig = field(default_factory=TilingConfig)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"seed must be 0 or more, got {self.seed}")
+
 
 def to_yaml(experiment: Experiment) -> str:
     """Every value of an experiment, defaults included, as a recipe file holds them."""

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 import terralean
 from terralean.cost.macs import count_macs_at, parameters
 from terralean.data.samples import Samples
-from terralean.data.split import Split, save_split
+from terralean.data.split import Split, load_split, save_split
 from terralean.errors import RunError
 from terralean.models import create
 from terralean.predict.predictor import choose_device
@@ -34,6 +34,7 @@ from terralean.weights.official import load_pretrained
 
 log = logging.getLogger(__name__)
 
+SPLIT = "split.json"
 STATE = "state.ckpt"  # what a killed run goes on from
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -63,6 +64,7 @@ def run(
 
     Raises RunError where `out` holds something else: another recipe (the difference is shown), other data, other files.
     """
+    _check_root(out, data)
     return _run(experiment, lambda: from_folder(experiment, data), out=out, device=device, tell=tell)
 
 
@@ -122,10 +124,19 @@ def _check_folder(out: Path, recipe: str) -> None:
         raise RunError(f"{out} was begun with another recipe:\n{difference}\ngive the same recipe to go on, or a new --out")
 
 
+def _check_root(out: Path, data: Path) -> None:
+    """Raise where a finished run learned from another folder; what an unfinished one learns from is compared in full."""
+    if not ((out / CARD).is_file() and (out / SPLIT).is_file()):
+        return
+    before = load_split(out / SPLIT).root
+    if Path(before).resolve() != data.resolve():
+        raise RunError(f"{out} is finished and was trained on {before}, not on {data}; give a new --out to train on other data")
+
+
 def _begin(out: Path, *, recipe: str, split: Split | None) -> None:
     """Write what fixes the run, or make sure that it is still so."""
     (out / "last").mkdir(parents=True, exist_ok=True)
-    path = out / "split.json"
+    path = out / SPLIT
     if split is not None and path.is_file():
         part = out / "split.json.now"
         save_split(split, part)
