@@ -92,7 +92,7 @@ def run(config: BenchmarkConfig, *, progress: Callable[[int, int], None] | None 
     count = len(config.models) * len(config.modes) * len(config.precisions)
     rows: dict[Candidate, Row] = {}
     calls: dict[str, Callable[[], Tensor]] = {}
-    # torch.compile falls back to eager, with a warning only, for the ninth model that shares a function.
+    # For the ninth model that shares a function torch.compile goes on in eager and only warns.
     with torch.inference_mode(), torch._dynamo.config.patch(recompile_limit=count + 8):
         for done, prepared in enumerate(_prepare(config, device), start=1):
             rows[prepared.candidate] = prepared.row
