@@ -16,6 +16,7 @@ from terralean.errors import ConfigError, OutputFailed, TerraleanError, Unreadab
 from terralean.mapping.plan import Plan
 from terralean.mapping.strips import strips
 from terralean.predict import Predictor
+from terralean.raster.grid import Grid
 from terralean.raster.scene import Scene, open_scene
 from terralean.raster.write import MapWriter
 from terralean.spec import check_band_values, check_bands
@@ -74,7 +75,7 @@ def map_scene(
         raise OutputFailed(f"{target} exists; delete it, choose another folder, or say --overwrite")
     with open_scene(path, bands=config.bands) as scene:
         _check_contract(scene, card, chosen=config.bands is not None)
-        plan = make_plan(predictor, scene, config=config)
+        plan = make_plan(card, scene.grid, config=config)
         need = plan.bytes_needed(bands=len(card.bands), classes=len(card.classes), batch=config.batch)
         log.info(
             "%s: %d x %d px, about %d MB of memory beside the model",
@@ -126,12 +127,11 @@ def map_scenes(
     return results, failed
 
 
-def make_plan(predictor: Predictor, scene: Scene, *, config: MapConfig) -> Plan:
-    """The plan of a scene with what the configuration leaves open taken from the card."""
-    card = predictor.card
+def make_plan(card: Card, grid: Grid, *, config: MapConfig) -> Plan:
+    """The plan of a grid with what the configuration leaves open taken from the card."""
     tile = config.tile_px if config.tile_px is not None else card.tile_px
     overlap = config.overlap_px if config.overlap_px is not None else min(card.overlap_px, tile // 2)
-    return Plan(grid=scene.grid, tile_px=tile, overlap_px=overlap)
+    return Plan(grid=grid, tile_px=tile, overlap_px=overlap)
 
 
 def map_path(path: str | Path, *, out: Path) -> Path:

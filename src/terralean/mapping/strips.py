@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +14,13 @@ from numpy.typing import NDArray
 from terralean.mapping.plan import Plan
 from terralean.predict import Predictor
 from terralean.raster.grid import Window
-from terralean.raster.scene import Scene
+
+
+class Readable(Protocol):
+    """A scene, or an array that reads as one."""
+
+    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Values (C, h, w) and valid (h, w); outside, 0 and not valid."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,7 +32,7 @@ class Strip:
     valid: NDArray[np.bool_]  # (height, width)
 
 
-def strips(predictor: Predictor, scene: Scene, plan: Plan, *, batch: int) -> Iterator[Strip]:
+def strips(predictor: Predictor, scene: Readable, plan: Plan, *, batch: int) -> Iterator[Strip]:
     """Strips that together cover the scene once. Memory does not grow with its height."""
     classes, tile, rows = len(predictor.card.classes), plan.tile_px, plan.rows
     padded_width = plan.cols[-1] + tile
@@ -45,7 +52,7 @@ def strips(predictor: Predictor, scene: Scene, plan: Plan, *, batch: int) -> Ite
 
 def _add(
     predictor: Predictor,
-    scene: Scene,
+    scene: Readable,
     plan: Plan,
     windows: list[Window],
     *,

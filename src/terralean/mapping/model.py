@@ -1,0 +1,117 @@
+"""A trained model as Python sees it: `terralean.load(RUN)`, then `predict` arrays and `map` scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terralean.errors import BandMismatch, ConfigError
+from terralean.mapping.run import MapConfig, MapResult, make_plan, map_scene
+from terralean.mapping.strips import strips
+from terralean.predict import Predictor
+from terralean.raster.grid import Grid, Window
+from terralean.raster.scene import valid_pixels
+from terralean.tasks import segmentation
+from terralean.weights.card import Card
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Prediction:
+    """The answer for an array."""
+
+    classes: NDArray[np.uint8]  # (H, W), 255 where there is no data
+    probabilities: NDArray[np.float32]  # (K, H, W); they sum to one where there is data, and are 0 elsewhere
+
+
+class Model:
+    """A trained model. Its bands, normalisation and classes come with it, in `card`."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+
+    @property
+    def card(self) -> Card:
+        """What the model is: its bands, classes, training and scores."""
+        return self._predictor.card
+
+    def predict(
+        self, values: NDArray[Any], *, valid: NDArray[np.bool_] | None = None, config: MapConfig | None = None
+    ) -> Prediction:
+        """values (C, H, W) as scenes store them, in the order of `card.bands` -> classes and probabilities of every pixel.
+
+        `valid` (H, W) is True where there is data; where it is left out, all but NaN and infinite values are. The array is cut
+        and blended as a scene is, so that the answer is that of `map` for the same pixels. Raises BandMismatch and ConfigError.
+        """
+        config = _settings(config)
+        scene = _Array.checked(values, valid, card=self.card)
+        plan = make_plan(self.card, scene.grid, config=config)
+        found = list(strips(self._predictor, scene, plan, batch=config.batch))
+        probabilities = np.concatenate([strip.probabilities for strip in found], axis=1)
+        return Prediction(classes=segmentation.answer(probabilities, scene.valid), probabilities=probabilities * scene.valid)
+
+    def map(
+        self,
+        scene: str | Path,
+        *,
+        out: str | Path,
+        config: MapConfig | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> MapResult:
+        """Write the map of a raster of any size as `out/<scene>_map.tif`; see `terralean.mapping.run.map_scene`."""
+        return map_scene(self._predictor, scene, out=Path(out), config=config or MapConfig(), progress=progress)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Array:
+    """An array that reads as a scene does."""
+
+    values: NDArray[Any]  # (C, H, W)
+    valid: NDArray[np.bool_]  # (H, W)
+
+    @classmethod
+    def checked(cls, values: NDArray[Any], valid: NDArray[np.bool_] | None, *, card: Card) -> _Array:
+        """The array, if it is one that the model can read."""
+        names = ", ".join(card.bands.names)
+        if values.ndim != 3 or not values[0].size:  # noqa: PLR2004 - bands, rows, columns
+            raise ConfigError(f"values must be an array (bands, height, width), got one of shape {values.shape}")
+        if len(values) != len(card.bands):
+            raise BandMismatch(f"values has {len(values)} bands, the model was trained on {len(card.bands)}: {names}")
+        if values.dtype.kind not in "fiu":
+            raise ConfigError(f"values must be numbers, got dtype {values.dtype}")
+        known = valid_pixels(values, nodata=[None] * len(values))
+        if valid is None:
+            return cls(values=values, valid=known)
+        if valid.shape != values.shape[1:] or valid.dtype != np.bool_:
+            raise ConfigError(
+                f"valid must be True or False for each of {values.shape[1]} x {values.shape[2]} px, "
+                f"got {valid.dtype} of shape {valid.shape}"
+            )
+        return cls(values=values, valid=valid & known)
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(width=self.values.shape[2], height=self.values.shape[1], crs=None)
+
+    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """As Scene.read: 0 and not valid outside."""
+        values = np.zeros((len(self.values), window.height, window.width), self.values.dtype)
+        valid = np.zeros((window.height, window.width), np.bool_)
+        inside = window.cut(self.grid.window)
+        to, source = inside.slices(origin=window), inside.slices()
+        valid[to] = self.valid[source]
+        values[:, *to] = np.where(self.valid[source], self.values[:, *source], 0)
+        return values, valid
+
+
+def _settings(config: MapConfig | None) -> MapConfig:
+    config = config or MapConfig()
+    if config.bands is not None:
+        raise ConfigError("bands are for scenes; give predict an array of the model's bands in their order: values[[3, 2, 1]]")
+    if config.overwrite:
+        raise ConfigError("overwrite is for maps; predict writes nothing")
+    return config
