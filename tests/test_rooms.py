@@ -12,6 +12,7 @@ ALLOWED = {
     "errors": set(),
     "raster": set(),
     "cost": set(),
+    "layers": {"tokens"},
     "models": {"layers", "tokens", "boxes"},
     "data": {"raster", "boxes"},
     "tasks": {"data", "boxes"},

@@ -6,9 +6,10 @@ from torch.export import Dim
 
 from terralean.cost.macs import count_macs_at, parameters
 from terralean.errors import ConfigError, UnknownName
+from terralean.layers.segmenter import Segmenter
 from terralean.models import MODELS, create
 from terralean.models.lemevit import LeMeViTConfig, LeMeViTPyramid
-from terralean.models.light import LightHead, Segmenter
+from terralean.models.light import LightHead
 from weights import fill, image
 
 TOY = LeMeViTConfig(depths=(1, 1, 2, 1, 1), dims=(32, 32, 64, 64, 96), bands=4)
@@ -118,3 +119,12 @@ def test_unknown_model_and_setting_name_the_nearest():
         create("lemevit_tiny_ligth", bands=3, classes=5)
     with pytest.raises(ConfigError, match="model lemevit_tiny_light has no setting 'widht'; nearest: width"):
         create("lemevit_tiny_light", bands=3, classes=5, widht=64)
+
+
+@pytest.mark.parametrize(
+    ("setting", "kind"), [({"width": 64.0}, "int"), ({"width": True}, "int"), ({"drop_path": "a"}, "float")]
+)
+def test_settings_of_another_type_are_refused(setting, kind):
+    ((key, value),) = setting.items()
+    with pytest.raises(ConfigError, match=rf"model lemevit_tiny_light: sizes\.{key} must be of type {kind}, got {value!r}"):
+        create("lemevit_tiny_light", bands=3, classes=5, **setting)

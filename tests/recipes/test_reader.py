@@ -24,6 +24,17 @@ def test_changes_reach_any_depth_and_are_written_as_yaml():
     assert experiment.seed == 7
 
 
+def test_sizes_keep_the_types_that_yaml_gives_them():
+    changes = ["model.sizes={drop_path: 0.5, width: 64, backbone: resnet18, auxiliary: false}"]
+    sizes = recipes.read("lemevit_tiny_light", changes=changes).model.sizes
+    assert [(key, type(value), value) for key, value in sizes.items()] == [
+        ("drop_path", float, 0.5),
+        ("width", int, 64),
+        ("backbone", str, "resnet18"),
+        ("auxiliary", bool, False),
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from terralean.errors import ConfigError
 from terralean.tasks.segmentation import LossConfig, SegmentationLoss, answer, class_weights
 
 
@@ -60,6 +61,28 @@ def test_nothing_labelled_gives_a_loss_and_gradient_of_zero():
     loss.backward()
     assert float(loss.detach()) == 0
     assert float(scores.grad.abs().sum()) == 0
+
+
+def test_auxiliary_scores_add_their_share_of_the_same_loss():
+    scores, auxiliary = torch.zeros(1, 2, 1, 2), torch.zeros(1, 2, 1, 2)
+    auxiliary[:, 1] = math.log(3)  # class 1 three times as likely as class 0
+    mask = torch.tensor([[[0, 255]]])
+    loss = SegmentationLoss(LossConfig(dice=0, class_weights="none", auxiliary=0.25), class_pixels=[1, 1])
+    assert float(loss({"scores": scores, "auxiliary": auxiliary}, mask)) == pytest.approx(math.log(2) + 0.25 * math.log(4))
+    assert float(loss({"scores": scores}, mask)) == float(loss(scores, mask)) == pytest.approx(math.log(2))
+
+
+def test_dice_counts_for_auxiliary_scores_too():
+    torch.manual_seed(0)
+    scores, auxiliary, mask = torch.randn(1, 3, 6, 6), torch.randn(1, 3, 6, 6), torch.randint(0, 3, (1, 6, 6))
+    loss = SegmentationLoss(LossConfig(), class_pixels=[1, 2, 3])
+    expected = loss(scores, mask) + 0.4 * loss(auxiliary, mask)
+    torch.testing.assert_close(loss({"scores": scores, "auxiliary": auxiliary}, mask), expected)
+
+
+def test_a_negative_weight_is_refused():
+    with pytest.raises(ConfigError, match=r"train\.loss\.auxiliary must be 0 or more, got -0\.4"):
+        LossConfig(auxiliary=-0.4)
 
 
 @pytest.mark.parametrize("change", [{"class_weights": "none"}, {"dice": 0.0}, {"label_smoothing": 0.1}])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from typing import get_type_hints
 
 from torch import nn
 
 from terralean.errors import ConfigError, UnknownName
 from terralean.models import light
 from terralean.models.timm_names import register
+
+Size = bool | int | float | str  # of a model's settings, as a recipe writes them
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "lemevit_tiny_light": light.lemevit_tiny_light,
@@ -19,17 +22,31 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def create(name: str, *, bands: int, classes: int, **sizes: float) -> nn.Module:
+def create(name: str, *, bands: int, classes: int, **sizes: Size) -> nn.Module:
     """The model of this name; `sizes` are the other keyword arguments of its function in MODELS, checked by name."""
     if name not in MODELS:
         near = get_close_matches(name, MODELS) or sorted(MODELS)
         raise UnknownName(f"no model {name!r}; nearest: {', '.join(near)}")
     build = MODELS[name]
-    known = [key for key in inspect.signature(build).parameters if key not in ("bands", "classes")]
-    for unknown in sorted(sizes.keys() - set(known)):
-        near = get_close_matches(unknown, known) or known
-        raise ConfigError(f"model {name} has no setting {unknown!r}; nearest: {', '.join(near)}")
+    _check_sizes(name, build, sizes)
     return build(bands=bands, classes=classes, **sizes)
+
+
+def _check_sizes(name: str, build: Callable[..., nn.Module], sizes: Mapping[str, Size]) -> None:
+    """Raise ConfigError where a setting is not the function's, is of another type, or is missing."""
+    known = {key: p for key, p in inspect.signature(build).parameters.items() if key not in ("bands", "classes")}
+    for unknown in sorted(sizes.keys() - known.keys()):
+        near = get_close_matches(unknown, known) or [*known]
+        raise ConfigError(f"model {name} has no setting {unknown!r}; nearest: {', '.join(near)}")
+    types = get_type_hints(build)
+    for key, value in sizes.items():
+        # Python counts a bool as an int and an int as no float; a recipe means the opposite.
+        fits = type(value) in ((int, float) if types[key] is float else (types[key],))
+        if not fits:
+            raise ConfigError(f"model {name}: sizes.{key} must be of type {types[key].__name__}, got {value!r}")
+    for key, parameter in known.items():
+        if parameter.default is parameter.empty and key not in sizes:
+            raise ConfigError(f"model {name} needs sizes.{key}; set it with --set model.sizes.{key}=...")
 
 
 register()

@@ -14,27 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from terralean.errors import ConfigError
+from terralean.layers.segmenter import Segmenter
 from terralean.models import lemevit
 
 POOL_SIDES = (1, 2, 3, 6)  # of the pooled context, as in Zhao et al. 2017
-
-
-class Segmenter(nn.Module):
-    """A backbone that gives a pyramid and a head that reads it: (B, bands, H, W) -> scores (B, classes, H, W)."""
-
-    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = head
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Scores (logits) at the resolution of the image, for any H and W."""
-        return F.interpolate(self.head(self.backbone(image)), size=image.shape[-2:], mode="bilinear", align_corners=False)
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of parameters to leave without weight decay beside the one-dimensional ones."""
-        own: set[str] = getattr(self.backbone, "no_weight_decay", set)()
-        return {f"backbone.{name}" for name in own}
 
 
 class LightHead(nn.Module):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from terralean.errors import ConfigError
 from terralean.spec import IGNORE
 
 
@@ -22,6 +23,11 @@ class LossConfig:
     class_weights: Literal["none", "root", "inverse"] = "root"  # of frequency; the mean weight over labelled pixels is 1
     dice: float = 0.5  # weight of the soft Dice term beside cross-entropy; it follows the IoU more closely
     label_smoothing: float = 0.0
+    auxiliary: float = 0.4  # weight of the same loss on a model's auxiliary scores, where it has them
+
+    def __post_init__(self) -> None:
+        if self.auxiliary < 0:
+            raise ConfigError(f"train.loss.auxiliary must be 0 or more, got {self.auxiliary}")
 
 
 class SegmentationLoss(nn.Module):
@@ -34,8 +40,19 @@ class SegmentationLoss(nn.Module):
         self.config = config
         self.register_buffer("weights", class_weights(class_pixels, rule=config.class_weights), persistent=False)
 
-    def forward(self, scores: Tensor, mask: Tensor) -> Tensor:
-        """scores (B, K, H, W), mask (B, H, W) -> the loss; 0 with a gradient where nothing is labelled."""
+    def forward(self, output: Tensor | dict[str, Tensor], mask: Tensor) -> Tensor:
+        """Scores (B, K, H, W), or a dict of "scores" and "auxiliary" scores, and mask (B, H, W) -> the loss.
+
+        It is 0 with a gradient where nothing is labelled.
+        """
+        if isinstance(output, Tensor):
+            return self._compare(output, mask)
+        loss = self._compare(output["scores"], mask)
+        if "auxiliary" in output:
+            loss = loss + self.config.auxiliary * self._compare(output["auxiliary"], mask)
+        return loss
+
+    def _compare(self, scores: Tensor, mask: Tensor) -> Tensor:
         labelled = mask != IGNORE
         target = mask.where(labelled, -100)
         entropy = F.cross_entropy(

@@ -19,7 +19,7 @@ class ModelConfig:
 
     name: str
     weights: str | None = None  # a run folder, .safetensors or .pth to start from; None: random
-    sizes: dict[str, float] = field(default_factory=dict)  # keyword arguments of the model's function
+    sizes: dict[str, bool | int | float | str] = field(default_factory=dict)  # keyword arguments of the model's function
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -39,7 +39,7 @@ class Card:
     version: str  # of terralean
     task: str
     model: str
-    sizes: dict[str, float] = field(default_factory=dict)
+    sizes: dict[str, bool | int | float | str] = field(default_factory=dict)
     bands: Bands
     normalisation: Normalisation
     classes: Classes

@@ -1,0 +1,40 @@
+"""A backbone and the heads that read its maps, which is what most segmentation networks are."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Segmenter(nn.Module):
+    """A backbone that gives a pyramid and a head that reads it: (B, bands, H, W) -> scores (B, classes, H, W).
+
+    An auxiliary head reads the same pyramid while training, so that the loss reaches the middle of the backbone; the scores
+    of the head do not depend on it.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, *, auxiliary: nn.Module | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.auxiliary = auxiliary
+
+    def forward(self, image: Tensor) -> Tensor | dict[str, Tensor]:
+        """Scores (logits) at the resolution of the image, for any H and W.
+
+        In training, with an auxiliary head: a dict of "scores" and "auxiliary", both of that shape.
+        """
+        maps = self.backbone(image)
+        scores = _at_size_of(image, self.head(maps))
+        if self.auxiliary is None or not self.training:
+            return scores
+        return {"scores": scores, "auxiliary": _at_size_of(image, self.auxiliary(maps))}
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters to leave without weight decay beside the one-dimensional ones."""
+        own: set[str] = getattr(self.backbone, "no_weight_decay", set)()
+        return {f"backbone.{name}" for name in own}
+
+
+def _at_size_of(image: Tensor, scores: Tensor) -> Tensor:
+    return F.interpolate(scores, size=image.shape[-2:], mode="bilinear", align_corners=False)
