@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from terralean.errors import ConfigError
 from terralean.spec import IGNORE
+from terralean.tasks.together import sum_over_processes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +44,7 @@ class SegmentationLoss(nn.Module):
     def forward(self, output: Tensor | dict[str, Tensor], mask: Tensor) -> Tensor:
         """Scores (B, K, H, W), or a dict of "scores" and "auxiliary" scores, and mask (B, H, W) -> the loss.
 
-        It is 0 with a gradient where nothing is labelled.
+        It is 0 with a gradient where nothing is labelled. In training it is that of the batches of all processes together.
         """
         if isinstance(output, Tensor):
             return self._compare(output, mask)
@@ -53,15 +54,27 @@ class SegmentationLoss(nn.Module):
         return loss
 
     def _compare(self, scores: Tensor, mask: Tensor) -> Tensor:
+        sums = self.sums(scores, mask)
+        return self.value(sum_over_processes(sums) if self.training else sums)
+
+    def sums(self, scores: Tensor, mask: Tensor) -> Tensor:
+        """Scores (B, K, H, W), mask (B, H, W) -> what the loss is made of (2 + 3 K,); those of two batches may be added.
+
+        The weighted cross-entropy and the weight of the labels; with Dice, three more of each class.
+        """
         labelled = mask != IGNORE
         target = mask.where(labelled, -100)
         entropy = F.cross_entropy(
             scores.float(), target, self.weights, reduction="sum", label_smoothing=self.config.label_smoothing
         )
-        # By the weight of the labels, so that a batch with few of them counts no less.
-        total = self.weights[mask.clamp(max=len(self.weights) - 1)][labelled].sum().clamp(min=1e-6)
-        dice = _dice(scores.float(), mask, labelled) if self.config.dice else scores.new_zeros(())
-        return entropy / total + self.config.dice * dice
+        weight = self.weights[mask.clamp(max=len(self.weights) - 1)][labelled].sum()
+        overlap = [_overlap(scores.float(), mask, labelled)] if self.config.dice else []
+        return torch.cat([torch.stack([entropy, weight]), *overlap])
+
+    def value(self, sums: Tensor) -> Tensor:
+        """Sums over some batches -> their loss, by the weight of the labels: a batch with few of them counts no less."""
+        entropy = sums[0] / sums[1].clamp(min=1e-6)
+        return entropy + self.config.dice * _dice(sums[2:]) if self.config.dice else entropy
 
 
 def class_weights(class_pixels: Sequence[int], *, rule: Literal["none", "root", "inverse"]) -> Tensor:
@@ -77,12 +90,18 @@ def answer(probabilities: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDAr
     return np.where(valid, probabilities.argmax(axis=0), IGNORE).astype(np.uint8)
 
 
-def _dice(scores: Tensor, mask: Tensor, labelled: Tensor) -> Tensor:
-    """One minus the mean soft Dice of the classes present in the batch."""
+def _overlap(scores: Tensor, mask: Tensor, labelled: Tensor) -> Tensor:
+    """(3 K,): of each class the probability on its own pixels, that and its pixels together, its pixels."""
     probability = scores.softmax(dim=1) * labelled[:, None]
     truth = F.one_hot(mask.where(labelled, 0), scores.shape[1]).permute(0, 3, 1, 2) * labelled[:, None]
+    pixels = truth.sum(dim=(0, 2, 3))
     both = (probability * truth).sum(dim=(0, 2, 3))
-    size = probability.sum(dim=(0, 2, 3)) + truth.sum(dim=(0, 2, 3))
-    present = truth.sum(dim=(0, 2, 3)) > 0
+    return torch.cat([both, probability.sum(dim=(0, 2, 3)) + pixels, pixels])
+
+
+def _dice(overlap: Tensor) -> Tensor:
+    """One minus the mean soft Dice of the classes that are present."""
+    both, size, pixels = overlap.view(3, -1)
     dice = (2 * both + 1) / (size + 1)
-    return 1 - dice[present].mean() if present.any() else scores.sum() * 0
+    present = pixels > 0
+    return 1 - dice[present].mean() if present.any() else both.sum() * 0
