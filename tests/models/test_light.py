@@ -98,7 +98,7 @@ def test_exported_program_equals_eager_at_other_sizes():
             assert relative(program(picture(*shape)), eager(picture(*shape))) < 1e-5
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if name.startswith("lemevit") and name.endswith("light")])
 def test_every_setting_of_create_reaches_the_model(name):
     with torch.device("meta"):
         model = create(name, bands=7, classes=5, width=64, meta_tokens=8, drop_path=0.3)

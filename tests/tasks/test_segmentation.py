@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from terralean.errors import ConfigError
-from terralean.tasks.segmentation import LossConfig, SegmentationLoss, answer, class_weights
+from terralean.tasks.segmentation import LossConfig, SegmentationLoss, answer, class_weights, hardest
 
 
 def test_answer_is_the_likeliest_class_and_255_without_data():
@@ -85,7 +85,63 @@ def test_a_negative_weight_is_refused():
         LossConfig(auxiliary=-0.4)
 
 
-@pytest.mark.parametrize("change", [{"class_weights": "none"}, {"dice": 0.0}, {"label_smoothing": 0.1}])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"foreground": -1.0}, r"train\.loss\.foreground must be 0 or more, got -1\.0"),
+        ({"hardest": 0.0}, r"train\.loss\.hardest must be above 0 up to 1, got 0\.0"),
+        ({"hardest": 1.5}, r"train\.loss\.hardest must be above 0 up to 1, got 1\.5"),
+    ],
+)
+def test_a_share_or_weight_out_of_range_is_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        LossConfig(**change)
+
+
+def test_hardest_pixels_worked():
+    """Five labelled pixels; the true class has probability .9 .2 .6 .4 .7, and an unlabelled one would be the hardest."""
+    true_class = torch.tensor([0.9, 0.2, 0.6, 0.4, 0.7, 0.01])
+    scores = torch.stack([true_class, 1 - true_class]).log().view(1, 2, 2, 3)
+    mask = torch.tensor([[[0, 0, 0], [0, 0, 255]]])
+    found = {share: hardest(scores, mask, share=share).flatten().nonzero().flatten().tolist() for share in (0.1, 0.4, 0.5, 1)}
+    assert found == {0.1: [1], 0.4: [1, 3], 0.5: [1, 2, 3], 1: [0, 1, 2, 3, 4]}
+    loss = SegmentationLoss(LossConfig(dice=0, class_weights="none", hardest=0.4), class_pixels=[1, 1])
+    assert float(loss(scores, mask)) == pytest.approx(-(math.log(0.2) + math.log(0.4)) / 2)
+
+
+def test_hardest_pixels_keep_the_weights_of_their_classes():
+    scores = torch.tensor([[0.1, 0.2, 0.9], [0.9, 0.8, 0.1]]).log().view(1, 2, 1, 3)
+    mask = torch.tensor([[[0, 1, 1]]])
+    loss = SegmentationLoss(LossConfig(dice=0, class_weights="inverse", hardest=0.6), class_pixels=[30, 10])
+    light, heavy = loss.weights.tolist()
+    expected = -(light * math.log(0.1) + heavy * math.log(0.1)) / (light + heavy)  # the pixel of .8 is the easy one
+    assert float(loss(scores, mask)) == pytest.approx(expected)
+
+
+def test_pixels_that_do_not_count_get_no_gradient():
+    torch.manual_seed(0)
+    scores, mask = torch.randn(1, 3, 4, 5, requires_grad=True), torch.randint(0, 3, (1, 4, 5))
+    SegmentationLoss(LossConfig(dice=0, hardest=0.3), class_pixels=[1, 2, 3])(scores, mask).backward()
+    assert torch.equal(scores.grad.abs().sum(dim=1) > 0, hardest(scores, mask, share=0.3))
+
+
+def test_foreground_is_every_labelled_pixel_that_is_not_background():
+    scores, mask = torch.zeros(1, 3, 1, 4), torch.tensor([[[2, 1, 0, 255]]])
+    sure = torch.tensor([[[[math.log(4), math.log(4), math.log(1 / 3), 50.0]]]])  # foreground with .8, .8, .25 and 1
+    loss = SegmentationLoss(LossConfig(dice=0, class_weights="none", foreground=0.5), class_pixels=[1, 1, 1], background=1)
+    expected = -(math.log(0.8) + math.log(1 - 0.8) + math.log(0.25)) / 3
+    assert float(loss({"scores": scores, "foreground": sure}, mask)) == pytest.approx(math.log(3) + 0.5 * expected)
+
+
+def test_foreground_of_nothing_labelled_gives_a_loss_and_gradient_of_zero():
+    output = {"scores": torch.zeros(1, 2, 2, 2), "foreground": torch.ones(1, 1, 2, 2, requires_grad=True)}
+    loss = SegmentationLoss(LossConfig(hardest=0.5), class_pixels=[1, 1], background=0)(output, torch.full((1, 2, 2), 255))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert float(output["foreground"].grad.abs().sum()) == 0
+
+
+@pytest.mark.parametrize("change", [{"class_weights": "none"}, {"dice": 0.0}, {"label_smoothing": 0.1}, {"hardest": 0.5}])
 def test_every_setting_changes_the_loss(change):
     torch.manual_seed(0)
     scores, mask = torch.randn(1, 3, 6, 6), torch.randint(0, 3, (1, 6, 6))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -25,10 +26,15 @@ class LossConfig:
     dice: float = 0.5  # weight of the soft Dice term beside cross-entropy; it follows the IoU more closely
     label_smoothing: float = 0.0
     auxiliary: float = 0.4  # weight of the same loss on a model's auxiliary scores, where it has them
+    foreground: float = 1.0  # weight of the cross-entropy of foreground and background, where a model tells them apart
+    hardest: float = 1.0  # share of labelled pixels, those with the highest cross-entropy, that count in it
 
     def __post_init__(self) -> None:
-        if self.auxiliary < 0:
-            raise ConfigError(f"train.loss.auxiliary must be 0 or more, got {self.auxiliary}")
+        for name in ("auxiliary", "foreground"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"train.loss.{name} must be 0 or more, got {getattr(self, name)}")
+        if not 0 < self.hardest <= 1:
+            raise ConfigError(f"train.loss.hardest must be above 0 up to 1, got {self.hardest}")
 
 
 class SegmentationLoss(nn.Module):
@@ -36,13 +42,16 @@ class SegmentationLoss(nn.Module):
 
     weights: Tensor
 
-    def __init__(self, config: LossConfig, *, class_pixels: Sequence[int]) -> None:
+    def __init__(self, config: LossConfig, *, class_pixels: Sequence[int], background: int | None = None) -> None:
         super().__init__()
         self.config = config
+        self.background = background  # the class that is no foreground, of a model that tells them apart
         self.register_buffer("weights", class_weights(class_pixels, rule=config.class_weights), persistent=False)
 
     def forward(self, output: Tensor | dict[str, Tensor], mask: Tensor) -> Tensor:
-        """Scores (B, K, H, W), or a dict of "scores" and "auxiliary" scores, and mask (B, H, W) -> the loss.
+        """Scores (B, K, H, W) or a dict, and mask (B, H, W) -> the loss.
+
+        A dict holds "scores", and may hold "auxiliary" scores of that shape and the logit "foreground" (B, 1, H, W).
 
         It is 0 with a gradient where nothing is labelled. In training it is that of the batches of all processes together.
         """
@@ -51,23 +60,36 @@ class SegmentationLoss(nn.Module):
         loss = self._compare(output["scores"], mask)
         if "auxiliary" in output:
             loss = loss + self.config.auxiliary * self._compare(output["auxiliary"], mask)
+        if "foreground" in output:
+            loss = loss + self.config.foreground * self._tell_apart(output["foreground"], mask)
         return loss
 
     def _compare(self, scores: Tensor, mask: Tensor) -> Tensor:
         sums = self.sums(scores, mask)
         return self.value(sum_over_processes(sums) if self.training else sums)
 
+    def _tell_apart(self, foreground: Tensor, mask: Tensor) -> Tensor:
+        """Mean binary cross-entropy of labelled pixels."""
+        assert self.background is not None, "a model with a foreground branch names its background class"
+        labelled = mask != IGNORE
+        truth = (mask != self.background)[labelled].float()
+        entropy = F.binary_cross_entropy_with_logits(foreground.squeeze(1)[labelled].float(), truth, reduction="sum")
+        sums = torch.stack([entropy, labelled.sum().float()])
+        sums = sum_over_processes(sums) if self.training else sums
+        return sums[0] / sums[1].clamp(min=1)
+
     def sums(self, scores: Tensor, mask: Tensor) -> Tensor:
         """Scores (B, K, H, W), mask (B, H, W) -> what the loss is made of (2 + 3 K,); those of two batches may be added.
 
-        The weighted cross-entropy and the weight of the labels; with Dice, three more of each class.
+        The weighted cross-entropy and the weight of the labels that count; with Dice, three more of each class.
         """
         labelled = mask != IGNORE
-        target = mask.where(labelled, -100)
+        counted = labelled if self.config.hardest == 1 else hardest(scores, mask, share=self.config.hardest)
+        target = mask.where(counted, -100)
         entropy = F.cross_entropy(
             scores.float(), target, self.weights, reduction="sum", label_smoothing=self.config.label_smoothing
         )
-        weight = self.weights[mask.clamp(max=len(self.weights) - 1)][labelled].sum()
+        weight = self.weights[mask.clamp(max=len(self.weights) - 1)][counted].sum()
         overlap = [_overlap(scores.float(), mask, labelled)] if self.config.dice else []
         return torch.cat([torch.stack([entropy, weight]), *overlap])
 
@@ -83,6 +105,18 @@ def class_weights(class_pixels: Sequence[int], *, rule: Literal["none", "root", 
     power = {"none": 0.0, "root": 0.5, "inverse": 1.0}[rule]
     weight = torch.where(count > 0, count.clamp(min=1) ** -power, 0.0)
     return (weight * count.sum() / (weight * count).sum()).float()
+
+
+def hardest(scores: Tensor, mask: Tensor, *, share: float) -> Tensor:
+    """True for this share of the labelled pixels, those whose class has the lowest probability: (B, H, W).
+
+    Of a fraction of a pixel the whole pixel counts. scores (B, K, H, W), mask (B, H, W).
+    """
+    labelled = mask != IGNORE
+    certainty = scores.detach().float().log_softmax(dim=1).gather(1, mask.where(labelled, 0)[:, None]).squeeze(1)
+    count = math.ceil(share * int(labelled.sum()))
+    chosen = certainty.masked_fill(~labelled, torch.inf).flatten().topk(count, largest=False).indices
+    return torch.zeros_like(labelled).flatten().index_fill(0, chosen, value=True).view_as(labelled)
 
 
 def answer(probabilities: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
