@@ -10,7 +10,7 @@ from typing import get_type_hints
 from torch import nn
 
 from terralean.errors import ConfigError, UnknownName
-from terralean.models import factseg, light, unet, unetformer
+from terralean.models import factseg, light, unet, unetformer, upernet
 from terralean.models.timm_names import register
 
 Size = bool | int | float | str  # of a model's settings, as a recipe writes them
@@ -19,6 +19,12 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "lemevit_tiny_light": light.lemevit_tiny_light,
     "lemevit_small_light": light.lemevit_small_light,
     "lemevit_base_light": light.lemevit_base_light,
+    "light": light.light,
+    "lemevit_tiny_upernet": upernet.lemevit_tiny_upernet,
+    "lemevit_small_upernet": upernet.lemevit_small_upernet,
+    "lemevit_base_upernet": upernet.lemevit_base_upernet,
+    "swin_tiny_upernet": upernet.swin_tiny_upernet,
+    "upernet": upernet.upernet,
     "unet_resnet18": unet.unet_resnet18,
     "unetformer_resnet18": unetformer.unetformer_resnet18,
     "factseg_resnet50": factseg.factseg_resnet50,

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from terralean.errors import ConfigError
 from terralean.layers.segmenter import Segmenter
 from terralean.models import lemevit
+from terralean.models.lemevit import LeMeViTPyramid
+from terralean.models.pyramid import TimmPyramid, pyramid
 
 POOL_SIDES = (1, 2, 3, 6)  # of the pooled context, as in Zhao et al. 2017
 
@@ -60,29 +62,37 @@ class PooledContext(nn.Module):
         return self.fuse(torch.cat([x, *pooled], dim=1))
 
 
+def light(*, bands: int, classes: int, backbone: str, drop_path: float = 0.0, width: int = 128) -> Segmenter:
+    """The light head on any backbone of timm's that gives a pyramid, LeMeViT's included."""
+    return _segmenter(pyramid(backbone, bands=bands, drop_path=drop_path), classes=classes, width=width)
+
+
 def lemevit_tiny_light(
     *, bands: int, classes: int, drop_path: float = 0.0, meta_tokens: int = 16, width: int = 128
 ) -> Segmenter:
     """LeMeViT-tiny with the light head, 8.79 M parameters."""
-    return _segmenter(lemevit.tiny(bands=bands, drop_path=drop_path, meta_tokens=meta_tokens), classes=classes, width=width)
+    config = lemevit.tiny(bands=bands, drop_path=drop_path, meta_tokens=meta_tokens)
+    return _segmenter(LeMeViTPyramid(config), classes=classes, width=width)
 
 
 def lemevit_small_light(
     *, bands: int, classes: int, drop_path: float = 0.0, meta_tokens: int = 16, width: int = 128
 ) -> Segmenter:
     """LeMeViT-small with the light head, 15.84 M parameters."""
-    return _segmenter(lemevit.small(bands=bands, drop_path=drop_path, meta_tokens=meta_tokens), classes=classes, width=width)
+    config = lemevit.small(bands=bands, drop_path=drop_path, meta_tokens=meta_tokens)
+    return _segmenter(LeMeViTPyramid(config), classes=classes, width=width)
 
 
 def lemevit_base_light(
     *, bands: int, classes: int, drop_path: float = 0.0, meta_tokens: int = 16, width: int = 128
 ) -> Segmenter:
     """LeMeViT-base with the light head, 52.05 M parameters."""
-    return _segmenter(lemevit.base(bands=bands, drop_path=drop_path, meta_tokens=meta_tokens), classes=classes, width=width)
+    config = lemevit.base(bands=bands, drop_path=drop_path, meta_tokens=meta_tokens)
+    return _segmenter(LeMeViTPyramid(config), classes=classes, width=width)
 
 
-def _segmenter(config: lemevit.LeMeViTConfig, *, classes: int, width: int) -> Segmenter:
-    return Segmenter(lemevit.LeMeViTPyramid(config), LightHead(config.dims[1:], classes=classes, width=width))
+def _segmenter(backbone: LeMeViTPyramid | TimmPyramid, *, classes: int, width: int) -> Segmenter:
+    return Segmenter(backbone, LightHead(backbone.feature_info.channels(), classes=classes, width=width))
 
 
 def _conv(before: int, after: int, kernel: int) -> nn.Sequential:
