@@ -28,7 +28,8 @@ class SegmentationModule(lightning.LightningModule):
         super().__init__()
         self.model = model
         self.normalise = Normalise(normalisation)
-        self.loss = SegmentationLoss(config.loss, class_pixels=class_pixels)
+        background: int | None = getattr(model, "background", None)  # of models that tell it from foreground
+        self.loss = SegmentationLoss(config.loss, class_pixels=class_pixels, background=background)
         self.config, self.seed, self.classes = config, seed, len(class_pixels)
         self.confusion = torch.zeros(self.classes, self.classes, dtype=torch.int64)  # of the validation that is under way
 
