@@ -3,7 +3,7 @@ import torch
 
 from terralean.errors import ConfigError
 from terralean.predict import load
-from terralean.predict.normalise import Normalise
+from terralean.predict.normalise import Normalise, enlarge, shrunk_mask
 from terralean.spec import Normalisation
 
 
@@ -53,3 +53,28 @@ def test_device_that_is_not_there(untrained, device, message):
 def test_unknown_precision(untrained):
     with pytest.raises(ConfigError, match="one of fp32, bf16, got 'int4'"):
         load(untrained, device="cpu", precision="int4")
+
+
+def test_shrinking_takes_means_of_valid_pixels():
+    normalise = Normalise(Normalisation(mean=(0.0,), std=(2.0,)), shrink=2)
+    image = torch.tensor([[[[2.0, 4.0, 8.0], [6.0, 99.0, 99.0], [10.0, 20.0, 99.0]]]])
+    valid = torch.tensor([[[True, True, True], [True, False, False], [True, True, False]]])
+    # Squares of the far edges are cut; the last one holds no valid pixel.
+    torch.testing.assert_close(normalise(image, valid), torch.tensor([[[[2.0, 4.0], [7.5, 0.0]]]]))
+
+
+@pytest.mark.parametrize("shrink", [1, 2, 3])
+def test_a_linear_picture_survives_shrinking_and_enlarging(shrink):
+    rows, cols = torch.meshgrid(torch.arange(24.0), torch.arange(19.0), indexing="ij")
+    image = (3 * rows - 2 * cols)[None, None]
+    normalise = Normalise(Normalisation(mean=(0.0,), std=(1.0,)), shrink=shrink)
+    back = enlarge(normalise(image, torch.ones(1, 24, 19, dtype=torch.bool)), shrink=shrink, height=24, width=19)
+    assert back.shape == image.shape
+    inner = (..., slice(shrink, -2 * shrink), slice(shrink, -2 * shrink))
+    torch.testing.assert_close(back[inner], image[inner])
+
+
+def test_the_mask_of_a_square_is_its_middle():
+    mask = torch.arange(36).view(1, 6, 6)
+    assert shrunk_mask(mask, shrink=3).tolist() == [[[7, 10], [25, 28]]]
+    assert torch.equal(shrunk_mask(mask, shrink=1), mask)

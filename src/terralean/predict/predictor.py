@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from terralean.errors import ConfigError
-from terralean.predict.normalise import Normalise
+from terralean.predict.normalise import Normalise, enlarge
 from terralean.weights.card import Card
 from terralean.weights.checkpoint import load_checkpoint
 
@@ -27,7 +27,7 @@ class Predictor:
         self.device = device
         self.precision = precision
         self.model = model.eval().to(device, DTYPES[precision])
-        self.normalise = Normalise(card.normalisation).to(device)
+        self.normalise = Normalise(card.normalisation, shrink=card.shrink).to(device)
 
     @torch.inference_mode()
     def __call__(self, image: Tensor, valid: Tensor) -> Tensor:
@@ -36,8 +36,9 @@ class Predictor:
         They are float32 on the CPU. Where a pixel is not valid the answer means nothing.
         """
         seen = self.normalise(image.to(self.device, torch.float32), valid.to(self.device))
-        scores = self.model(seen.to(DTYPES[self.precision]))
-        return scores.float().softmax(dim=1).cpu()
+        scores = self.model(seen.to(DTYPES[self.precision])).float()
+        height, width = image.shape[-2:]
+        return enlarge(scores, shrink=self.card.shrink, height=height, width=width).softmax(dim=1).cpu()
 
 
 def load(run: str | Path, *, device: str | None = None, precision: Precision = "fp32") -> Predictor:

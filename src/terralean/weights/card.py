@@ -40,6 +40,7 @@ class Card:
     task: str
     model: str
     sizes: dict[str, bool | int | float | str] = field(default_factory=dict)
+    shrink: int = 1  # the model sees means over squares of so many pixels
     bands: Bands
     normalisation: Normalisation
     classes: Classes
