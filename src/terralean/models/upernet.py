@@ -95,7 +95,8 @@ class ConvNormReLU(nn.Module):
     """Convolution without bias, batch norm, ReLU; the size stays.
 
     The mean of a whole map is a single value a channel where there is one image in the batch. A single value has no variance,
-    and PyTorch refuses to train on it; here it is normalised by the running statistics, as when the model is used.
+    and PyTorch refuses to train on it; here it is normalised by the running statistics, as when the model is used. Norms that
+    share the batches of several processes see more than one.
     """
 
     def __init__(self, before: int, after: int, kernel: int) -> None:
@@ -106,11 +107,11 @@ class ConvNormReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, before, h, w) -> (B, after, h, w)."""
         x = self.conv(x)
-        if self.training and x.numel() == x.shape[1]:
-            norm = self.norm
+        norm = self.norm
+        if self.training and x.numel() == x.shape[1] and isinstance(norm, nn.BatchNorm2d):
             x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps)
         else:
-            x = self.norm(x)
+            x = norm(x)
         return F.relu(x)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of the LeMeViT authors: unwrapped, renamed, and cut to what our model holds, exactly or not at all.
+"""Checkpoints of the LeMeViT authors and others: unwrapped, renamed, and cut to what our model holds, exactly or not at all.
 
 Facts: their trainer writes `state_dict` and `state_dict_ema`; distributed training adds `module.`, downstream models
 `backbone.`; before 27 April 2024 meta tokens were called prototypes and tiny had 7 blocks in S3; the detection backbone
@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from terralean.errors import MissingFile, WeightsDoNotFit
 from terralean.models.lemevit import LeMeViT, LeMeViTConfig, LeMeViTPyramid
+from terralean.models.pyramid import TimmPyramid
 from terralean.weights.checkpoint import NAME, load_exactly
+from terralean.weights.layouts import from_mmseg, from_timm
 
 RENAMED = {"prototypes": "meta_tokens", "prototype_downsample": "meta_token_downsample"}
 DEAD_IN_DENSE = re.compile(r"(norm|norm_c|head|meta_token_downsample\.[34])\.")  # after S2 no map hears of meta tokens
@@ -66,26 +68,60 @@ def load_lemevit_pyramid(path: Path) -> LeMeViTPyramid:
 def load_pretrained(model: nn.Module, path: Path) -> str:
     """Fill a segmenter from a backbone's or a whole segmenter's checkpoint, and say in words what was taken.
 
-    A whole segmenter of other classes gives all but its last layer. Raises WeightsDoNotFit where anything else differs.
+    Backbones: LeMeViT's authors' files and timm's classifiers. Segmenters: ours, and UPerNet as mmsegmentation writes it. One
+    of other classes gives all but its last layers, one without an auxiliary head leaves the model's as it is. Raises
+    WeightsDoNotFit where anything else differs.
     """
-    state = read_state(path)
-    if any(name.startswith("head.smooth.") for name in state):
-        own = model.state_dict()["head.classify.weight"].shape
-        fresh = ("head.classify.",) if state["head.classify.weight"].shape != own else ()
-        kept = {k: v for k, v in state.items() if not k.startswith(fresh or "\0")}
-        load_exactly(model, _with_prefix(kept, model), source=str(path), fresh=fresh)
-        return f"all layers of {path}" + (" but the last, whose classes differ" if fresh else "")
-    backbone = model.get_submodule("backbone")
-    if not isinstance(backbone, LeMeViTPyramid):
-        raise WeightsDoNotFit(f"{path} holds a LeMeViT, the model's backbone is {type(backbone).__name__}")
+    state = from_mmseg(read_state(path))
+    own = model.state_dict()
+    if any(name in own and not name.startswith("backbone.") for name in state):
+        return _load_whole(model, state, path=path)
+    backbone = getattr(model, "backbone", None)
+    if isinstance(backbone, LeMeViTPyramid):
+        load_exactly(backbone, _dense_of_size(state, backbone, path=path), source=str(path))
+    elif isinstance(backbone, TimmPyramid):
+        load_exactly(backbone.body, from_timm(state, backbone=backbone), source=str(path))
+    else:
+        raise WeightsDoNotFit(
+            f"{path} holds no {type(model).__name__}, and backbones alone cannot be given to one; train it anew"
+        )
+    return f"the backbone of {path}"
+
+
+def _load_whole(model: nn.Module, state: Mapping[str, Tensor], *, path: Path) -> str:
+    own, words = model.state_dict(), f"all layers of {path}"
+    heads = {name: tensor for name, tensor in state.items() if name in own or name.startswith("auxiliary.")}
+    body = {name: tensor for name, tensor in state.items() if name not in heads}
+    if isinstance(backbone := getattr(model, "backbone", None), LeMeViTPyramid):
+        body = _dense_of_size(body, backbone, path=path)
+    fresh = tuple(name for name in heads if _of_other_classes(name, heads[name], own.get(name)))
+    if fresh:
+        words += " but the last, whose classes differ"
+    second = [name for name in own if name.startswith("auxiliary.")]
+    if second and not any(name.startswith("auxiliary.") for name in heads):
+        fresh, words = (*fresh, "auxiliary."), f"{words}; the auxiliary head is new"
+    if not second:
+        heads = {name: tensor for name, tensor in heads.items() if not name.startswith("auxiliary.")}
+    kept = {name: tensor for name, tensor in heads.items() if not name.startswith(fresh or "\0")}
+    load_exactly(model, kept | {f"backbone.{k}": v for k, v in body.items()}, source=str(path), fresh=fresh)
+    return words
+
+
+def _of_other_classes(name: str, theirs: Tensor, ours: Tensor | None) -> bool:
+    """Whether it is a tensor of a last layer and only the number of classes differs."""
+    last = "classify" in name.split(".")
+    return last and ours is not None and theirs.shape[0] != ours.shape[0] and theirs.shape[1:] == ours.shape[1:]
+
+
+def _dense_of_size(state: Mapping[str, Tensor], backbone: LeMeViTPyramid, *, path: Path) -> dict[str, Tensor]:
+    """The tensors of a LeMeViT that dense prediction uses, if it is of the backbone's size."""
     found = lemevit_config(state, source=str(path))
     if found.depths != backbone.config.depths or found.dims != backbone.config.dims:
         raise WeightsDoNotFit(
             f"{path} holds a LeMeViT with depths {found.depths} and dims {found.dims}, the model has "
             f"{backbone.config.depths} and {backbone.config.dims}; choose the model of that size"
         )
-    load_exactly(backbone, _dense(state, depth=found.depths[2]), source=str(path))
-    return f"the backbone of {path}"
+    return _dense(state, depth=found.depths[2])
 
 
 def _read_pickle(path: Path) -> Any:
@@ -121,7 +157,3 @@ def _five(values: list[int]) -> tuple[int, int, int, int, int]:
 def _dense(state: Mapping[str, Tensor], *, depth: int) -> dict[str, Tensor]:
     dropped = ("extra_norms.", f"stages.2.{depth - 1}.attn.proj_c.", "decode_head.", "auxiliary_head.")
     return {k: v for k, v in state.items() if not DEAD_IN_DENSE.match(k) and not k.startswith(dropped)}
-
-
-def _with_prefix(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    return {(k if k in model.state_dict() else f"backbone.{k}"): v for k, v in state.items()}
