@@ -17,7 +17,7 @@ from terralean.spec import Bands
 OPTIONS = {
     "demo": {"--out", "--json", "--verbose"},
     "inspect": {"--set", "--json", "--verbose"},
-    "train": {"--data", "--out", "--set", "--device", "--seed", "--json", "--verbose"},
+    "train": {"--data", "--out", "--set", "--device", "--devices", "--seed", "--json", "--verbose"},
     "evaluate": {"--data", "--out", "--device", "--precision", "--json", "--verbose"},
     "map": {
         *("--out", "--bands", "--tile", "--overlap", "--batch", "--overwrite"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 import terralean
-from terralean.errors import ConfigError, SomeScenesFailed, TerraleanError
+from terralean.errors import ConfigError, SomeScenesFailed, Stopped, TerraleanError
 
 app = typer.Typer(
     help="From overhead imagery to maps, with vision transformers whose cost follows the content of the scene.",
@@ -45,6 +46,10 @@ Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value, e.g. train.lr=0.0005.")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: CUDA where there is one.")]
+Devices = Annotated[
+    int | None,
+    typer.Option(help="Processes that train together, each on its GPU or on the CPU. Default: one.", show_default=False),
+]
 Precision = Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the model's arithmetic.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr.")]
@@ -108,17 +113,29 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the run; the same command again goes on.", show_default=False)],
     changes: Changes = None,
     device: Device = None,
+    devices: Devices = None,
     seed: Annotated[int | None, typer.Option(help="Same as --set seed=N.", show_default=False)] = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Train a model; a killed run goes on where it was."""
     _configure_logging(verbose)
+    import torch
+
     from terralean import recipes
+    from terralean.train.launch import start as start_processes
+    from terralean.train.processes import find_processes
     from terralean.train.run import run
 
     extra = [] if seed is None else [f"seed={seed}"]
     experiment = recipes.read(recipe, changes=[*(changes or []), *extra])
+    processes = find_processes(device, devices, environment=os.environ, gpus=torch.cuda.device_count())
+    if processes.to_start:
+        raise typer.Exit(start_processes(processes.count, sys.argv[1:]))
+    if processes.rank:
+        logging.getLogger("terralean").setLevel(logging.ERROR)  # the first process says the rest
+        run(experiment, data=data, out=out, device=device)
+        return
     with _training_bar() as tell:
         result = run(experiment, data=data, out=out, device=device, tell=tell)
     if as_json:
@@ -242,6 +259,8 @@ def main() -> None:
     """Entry point: a mistake of the user is a message and status 2, some failed scenes are status 1."""
     try:
         app()
+    except Stopped:
+        sys.exit(2)
     except TerraleanError as error:
         err_console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1 if isinstance(error, SomeScenesFailed) else 2)
@@ -319,3 +338,7 @@ def _training_bar() -> Iterator[Callable[[Any], None]]:
             bar.update(task, completed=progress.step, total=progress.steps, description=text)
 
         yield tell
+
+
+if __name__ == "__main__":
+    main()

@@ -53,6 +53,10 @@ class RunError(TerraleanError):
     """A run folder that is incomplete, of another format, or of another recipe."""
 
 
+class Stopped(TerraleanError):
+    """What ends a process because another one of the same run met a mistake, and tells it."""
+
+
 class SizeError(TerraleanError):
     """An image too small or too large for what was asked; the message says what would fit."""
 

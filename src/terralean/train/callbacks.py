@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -112,6 +113,14 @@ class MetricsLog(Callback):
             writer.writeheader()
             writer.writerows(rows)
         part.replace(self.path)
+
+
+class EndAtOnce(Callback):
+    """Let a signal to end do so. Lightning's own handler speaks to the other processes from wherever they all are."""
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Undo the handler; the run goes on from its last state another time."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class Tell(Callback):

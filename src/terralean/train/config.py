@@ -18,6 +18,7 @@ class ModelConfig:
     """Which network, and what it starts from."""
 
     name: str
+    shrink: int = 1  # the network sees means over squares of so many pixels: at 2 a fourth of the work, and twice the view
     weights: str | None = None  # a run folder, .safetensors or .pth to start from; None: random
     sizes: dict[str, bool | int | float | str] = field(default_factory=dict)  # keyword arguments of the model's function
 
@@ -36,8 +37,10 @@ class TrainConfig:
 
     steps: int  # optimiser steps in all
     validate_every: int  # steps; a killed run goes on from the last multiple
-    batch: int = 8  # crops per step and process
+    batch: int = 8  # crops per step, of all processes together
+    accumulate: int = 1  # parts of its share that a process works through one after the other; saves memory
     lr: float = 1e-3  # highest; reached after the warm-up
+    backbone_lr: float = 1.0  # times lr: the rate of the backbone's parameters
     final_lr: float = 1e-5
     warmup_steps: int = 50
     schedule: Literal["cosine", "poly"] = "cosine"
@@ -50,9 +53,11 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "validate_every", "batch", "lr"):
+        for name in ("steps", "validate_every", "batch", "accumulate", "lr"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"train.{name} must be above 0, got {getattr(self, name)}")
+        if self.backbone_lr < 0:
+            raise ConfigError(f"train.backbone_lr must be 0 or more (a factor of lr), got {self.backbone_lr}")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ConfigError(f"train.ema_decay must be 0 up to below 1, got {self.ema_decay}")
         if self.warmup_steps >= self.steps:
@@ -73,6 +78,10 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ConfigError(f"seed must be 0 or more, got {self.seed}")
+        if self.model.shrink < 1 or self.data.tile_px % self.model.shrink:
+            raise ConfigError(
+                f"model.shrink must be at least 1 and divide data.tile_px, got {self.model.shrink} and {self.data.tile_px} px"
+            )
 
 
 def to_yaml(experiment: Experiment) -> str:

@@ -6,12 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch.utils.data import Dataset
-
 from terralean.data.crops import Crops, Tiles
 from terralean.data.index import find
 from terralean.data.leakage import check_leakage
-from terralean.data.sample import Sample
 from terralean.data.samples import SampleCrops, Samples, measure_samples
 from terralean.data.split import Region, Split, make_split
 from terralean.data.statistics import measure
@@ -28,8 +25,8 @@ class Material:
     normalisation: Normalisation
     class_pixels: tuple[int, ...]
     crops: Crops | SampleCrops
-    validation: Dataset[Sample] | None
-    validation_batch: int  # 1 where samples may differ in size
+    validation: Tiles | Samples | None
+    one_size: bool  # whether all samples of validation are of one size
     images: int
     split: str  # in words
     leakage: str  # in words
@@ -52,7 +49,7 @@ def from_folder(experiment: Experiment, root: Path) -> Material:
         class_pixels=statistics.class_pixels,
         crops=Crops(train, classes=dataset.classes, config=config, statistics=statistics, length=length, seed=seed),
         validation=Tiles(validation, classes=dataset.classes, config=config) if validation else None,
-        validation_batch=experiment.train.batch,
+        one_size=True,
         images=len({region.image for region in train}),
         split=split.rule,
         leakage=check_leakage(split).verdict,
@@ -74,7 +71,7 @@ def from_datasets(experiment: Experiment, train: Samples, validation: Samples | 
         class_pixels=class_pixels,
         crops=SampleCrops(train, normalisation=normalisation, config=experiment.data, length=length, seed=experiment.seed),
         validation=validation,
-        validation_batch=1,
+        one_size=False,
         images=len(train),
         split=f"as {name} has it: {len(train)} samples train, {0 if validation is None else len(validation)} validate",
         leakage=f"not checked: {name} does not say where its samples lie",

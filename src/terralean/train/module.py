@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import lightning
 import torch
@@ -11,62 +11,83 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from terralean.data.sample import Sample
-from terralean.predict.normalise import Normalise
+from terralean.predict.normalise import Normalise, enlarge, shrunk_mask
 from terralean.spec import IGNORE, Normalisation
 from terralean.tasks.segmentation import SegmentationLoss
+from terralean.tasks.together import sum_over_processes
 from terralean.train.config import TrainConfig
 from terralean.train.material import Material
+from terralean.train.processes import share_of_batch
 from terralean.train.schedule import optimiser, schedule
+from terralean.train.share import Share
 
 
 class SegmentationModule(lightning.LightningModule):
     """A segmenter with its loss, optimiser and validation scores."""
 
     def __init__(
-        self, model: nn.Module, config: TrainConfig, *, normalisation: Normalisation, class_pixels: Sequence[int], seed: int
+        self,
+        model: nn.Module,
+        config: TrainConfig,
+        *,
+        normalisation: Normalisation,
+        shrink: int,
+        class_pixels: Sequence[int],
+        seed: int,
     ) -> None:
         super().__init__()
         self.model = model
-        self.normalise = Normalise(normalisation)
+        self.normalise = Normalise(normalisation, shrink=shrink)
         background: int | None = getattr(model, "background", None)  # of models that tell it from foreground
         self.loss = SegmentationLoss(config.loss, class_pixels=class_pixels, background=background)
         self.config, self.seed, self.classes = config, seed, len(class_pixels)
-        self.confusion = torch.zeros(self.classes, self.classes, dtype=torch.int64)  # of the validation that is under way
+        # Of the validation that is under way, in this process.
+        self.confusion = torch.zeros(self.classes, self.classes, dtype=torch.int64)
+        self.sums = torch.zeros((), dtype=torch.float64)
 
     def on_train_epoch_start(self) -> None:
-        """Seed by the epoch, so that a run that was killed and goes on draws what it would have drawn."""
-        torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
+        """Seed by the epoch, so that a run that was killed and goes on draws what it would have drawn.
+
+        And by the process: each drops other paths.
+        """
+        torch.manual_seed(self.seed * 1_000_003 + self.current_epoch + (self.global_rank << 40))
 
     def training_step(self, batch: Sample, _: int) -> Tensor:
         """Loss of a batch of crops."""
-        loss = self.loss(self.model(self.normalise(batch["image"], batch["valid"])), batch["mask"])
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["mask"]))
+        seen = self.normalise(batch["image"], batch["valid"])
+        loss = self.loss(self.model(seen), shrunk_mask(batch["mask"], shrink=self.normalise.shrink))
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["mask"]), sync_dist=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Begin an empty confusion matrix."""
+        """Begin from nothing."""
         self.confusion = torch.zeros(self.classes, self.classes, dtype=torch.int64, device=self.device)
+        self.sums = torch.zeros((), dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Sample, _: int) -> None:
-        """Count pixels by reference (rows) and answer (columns)."""
-        scores = self.model(self.normalise(batch["image"], batch["valid"]))
+        """Count pixels by reference (rows) and answer (columns), and add to the loss of the whole split."""
         mask = batch["mask"]
-        self.log("val_loss", self.loss(scores, mask), on_epoch=True, batch_size=len(mask))
+        scores = self.model(self.normalise(batch["image"], batch["valid"]))
+        scores = enlarge(scores, shrink=self.normalise.shrink, height=mask.shape[-2], width=mask.shape[-1])
+        self.sums = self.sums + self.loss.sums(scores, mask).double()
         known = mask != IGNORE
         pairs = mask[known] * self.classes + scores.argmax(dim=1)[known]
         self.confusion += torch.bincount(pairs, minlength=self.classes**2).view(self.classes, self.classes)
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores."""
-        self.log_dict(self.validation_scores())
+        self.log_dict(self.validation_scores(), sync_dist=True)
 
     def validation_scores(self) -> dict[str, float]:
-        """Overall accuracy and mean IoU of all processes together; classes that occur nowhere are left out."""
-        gathered = cast(Tensor, self.all_gather(self.confusion))
-        confusion = gathered.view(-1, self.classes, self.classes).sum(dim=0).double()
+        """Of all processes together: the loss as of one batch, overall accuracy, mean IoU of the classes that occur."""
+        confusion = sum_over_processes(self.confusion).double()
         hit = confusion.diagonal()
         union = confusion.sum(dim=0) + confusion.sum(dim=1) - hit
-        return {"val_miou": (hit / union)[union > 0].mean().item(), "val_oa": (hit.sum() / confusion.sum()).item()}
+        return {
+            "val_loss": self.loss.value(sum_over_processes(self.sums)).item(),
+            "val_miou": (hit / union)[union > 0].mean().item(),
+            "val_oa": (hit.sum() / confusion.sum()).item(),
+        }
 
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule, by the step."""
@@ -75,21 +96,28 @@ class SegmentationModule(lightning.LightningModule):
 
 
 class SegmentationData(lightning.LightningDataModule):
-    """Random crops to train on, a fixed list of samples to validate on."""
+    """Random crops to train on, a fixed list of samples to validate on; of both, one process's share."""
 
-    def __init__(self, material: Material, config: TrainConfig) -> None:
+    def __init__(self, material: Material, config: TrainConfig, *, rank: int, count: int) -> None:
         super().__init__()
-        self.material, self.config = material, config
+        self.material, self.config, self.rank, self.count = material, config, rank, count
+        self.batch = share_of_batch(config, count=count)
 
     def train_dataloader(self) -> DataLoader:
-        """One epoch: as many crops as there are steps between two validations. Made anew each epoch."""
+        """One epoch: as many crops as there are steps between two validations. Made anew each epoch.
+
+        A process takes every `count`-th crop, so that a step has the same crops however many processes there are.
+        """
         crops = self.material.crops
         crops.set_epoch(self.trainer.current_epoch if self.trainer else 0)
-        return DataLoader(crops, batch_size=self.config.batch, num_workers=self.config.workers, drop_last=True)
+        own = range(self.rank, len(crops), self.count)
+        return DataLoader(crops, batch_size=self.batch, sampler=own, num_workers=self.config.workers, drop_last=True)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """All validation samples, in order; nothing where there are none."""
-        if self.material.validation is None:
+        validation = self.material.validation
+        if validation is None:
             return []
-        batch = self.material.validation_batch
-        return DataLoader(self.material.validation, batch_size=batch, num_workers=self.config.workers)
+        share = Share(validation, rank=self.rank, count=self.count)
+        batch = self.batch if self.material.one_size else 1
+        return DataLoader(share, batch_size=batch, num_workers=self.config.workers)

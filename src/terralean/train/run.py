@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,11 +23,15 @@ from terralean.data.samples import Samples
 from terralean.data.split import Split, load_split, save_split
 from terralean.errors import RunError
 from terralean.models import create
-from terralean.predict.predictor import choose_device
-from terralean.train.callbacks import KeepBest, LastState, MetricsLog, Progress, Tell, read_metrics
+from terralean.train.alike import seen, settings
+from terralean.train.callbacks import EndAtOnce, KeepBest, LastState, MetricsLog, Progress, Tell, read_metrics
 from terralean.train.config import Experiment, TrainConfig, to_yaml
+from terralean.train.group import joined
 from terralean.train.material import Material, from_datasets, from_folder
 from terralean.train.module import SegmentationData, SegmentationModule
+from terralean.train.norm import synchronise
+from terralean.train.processes import Processes, cluster, devices, find_processes, share_of_batch, strategy
+from terralean.train.schedule import optimiser
 from terralean.weights.card import NAME as CARD
 from terralean.weights.card import Card, Training, read_card, write_card
 from terralean.weights.checkpoint import NAME as WEIGHTS
@@ -62,10 +68,10 @@ def run(
 ) -> RunResult:
     """Train on a folder of data in the folder `out`, or go on there, or say that it is done.
 
+    Under torchrun or srun all processes train one model together, and each returns the same.
     Raises RunError where `out` holds something else: another recipe (the difference is shown), other data, other files.
     """
-    _check_root(out, data)
-    return _run(experiment, lambda: from_folder(experiment, data), out=out, device=device, tell=tell)
+    return _run(experiment, lambda: from_folder(experiment, data), data=data, out=out, device=device, tell=tell)
 
 
 def run_samples(
@@ -81,28 +87,51 @@ def run_samples(
 
     How they are split is theirs: leakage is not checked, and the card says so.
     """
-    return _run(experiment, lambda: from_datasets(experiment, train, validation), out=out, device=device, tell=tell)
+    return _run(experiment, lambda: from_datasets(experiment, train, validation), data=None, out=out, device=device, tell=tell)
 
 
 def _run(
     experiment: Experiment,
     gather: Callable[[], Material],
     *,
+    data: Path | None,
     out: Path,
     device: str | None,
     tell: Callable[[Progress], None],
 ) -> RunResult:
+    processes = find_processes(device, None, environment=os.environ, gpus=torch.cuda.device_count())
     recipe = to_yaml(experiment)
-    _check_folder(out, recipe)
-    if (out / CARD).is_file():
-        return _done(out)
-    hardware = choose_device(device)
-    material = gather()
+    with joined(processes) as group:
+        group.compare(settings(experiment))
+        if group.first(lambda: _is_done(out, recipe=recipe, data=data)):
+            return group.first(lambda: _done(out))
+        group.every(lambda: share_of_batch(experiment.train, count=processes.count))
+        material = group.every(gather)
+        _say(material)
+        group.compare(seen(material, state=out / "last" / STATE))
+        module = group.every(lambda: _module(experiment, material, processes))
+        group.first(lambda: _begin(out, recipe=recipe, split=material.regions))
+        with group.telling():
+            best = _fit(experiment, module, material, out=out, processes=processes, tell=tell)
+        return group.first(lambda: _finish(experiment, module, material, out=out, best=best))
+
+
+def _say(material: Material) -> None:
     log.info("split: %s", material.split)
     log.log(logging.WARNING if "LEAKS" in material.leakage else logging.INFO, "leakage: %s", material.leakage)
-    module = _module(experiment, material)
-    _begin(out, recipe=recipe, split=material.regions)
-    best = _fit(experiment, module, material, out=out, device=hardware, tell=tell)
+
+
+def _is_done(out: Path, *, recipe: str, data: Path | None) -> bool:
+    """Whether the run is finished. Raises RunError where the folder is not that of this run."""
+    if data is not None:
+        _check_root(out, data)
+    _check_folder(out, recipe)
+    return (out / CARD).is_file()
+
+
+def _finish(experiment: Experiment, module: SegmentationModule, material: Material, *, out: Path, best: KeepBest) -> RunResult:
+    if best.best is None:  # nothing to choose by: the weights of the last step, averaged if asked
+        save_weights(module.model.state_dict(), out / WEIGHTS)
     card = _card(experiment, module, material, out=out, best=best)
     write_card(card, out)
     (out / "last" / STATE).unlink()  # three times the weights, and of no use to a finished run
@@ -151,15 +180,19 @@ def _begin(out: Path, *, recipe: str, split: Split | None) -> None:
     (out / "recipe.yaml").write_text(recipe)
 
 
-def _module(experiment: Experiment, material: Material) -> SegmentationModule:
+def _module(experiment: Experiment, material: Material, processes: Processes) -> SegmentationModule:
     torch.manual_seed(experiment.seed)
     model = create(experiment.model.name, bands=len(material.bands), classes=len(material.classes), **experiment.model.sizes)
     if experiment.model.weights is not None:
         log.info("starting from %s", load_pretrained(model, Path(experiment.model.weights)))
+    if processes.count > 1:
+        model = synchronise(model, device=processes.device)
+    optimiser(model, experiment.train)  # so that a setting which does not fit the model leaves no run behind
     return SegmentationModule(
         model,
         experiment.train,
         normalisation=material.normalisation,
+        shrink=experiment.model.shrink,
         class_pixels=material.class_pixels,
         seed=experiment.seed,
     )
@@ -171,20 +204,18 @@ def _fit(
     material: Material,
     *,
     out: Path,
-    device: torch.device,
+    processes: Processes,
     tell: Callable[[Progress], None],
 ) -> KeepBest:
     config = experiment.train
     best = KeepBest(out, patience=config.patience)
     last = out / "last" / STATE
     with _quiet():
-        trainer = _trainer(config, out=out, device=device, best=best, last=last, tell=tell)
-        data = SegmentationData(material, config)
+        trainer = _trainer(config, out=out, processes=processes, best=best, last=last, tell=tell)
+        data = SegmentationData(material, config, rank=processes.rank, count=processes.count)
         trainer.fit(module, data, ckpt_path=last if last.is_file() else None, weights_only=False)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    if best.best is None:  # nothing to choose by: the weights of the last step, averaged if asked
-        save_weights(module.model.state_dict(), out / WEIGHTS)
     return best
 
 
@@ -192,18 +223,25 @@ def _trainer(
     config: TrainConfig,
     *,
     out: Path,
-    device: torch.device,
+    processes: Processes,
     best: KeepBest,
     last: Path,
     tell: Callable[[Progress], None],
 ) -> lightning.Trainer:
     averaging: list[Callback] = [] if config.ema_decay is None else [EMAWeightAveraging(decay=config.ema_decay)]
     callbacks = [best, *averaging, MetricsLog(out / "metrics.csv"), Tell(tell, steps=config.steps, best=best), LastState(last)]
+    if processes.count > 1:
+        callbacks.append(EndAtOnce())
     return lightning.Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=[device.index or 0] if device.type == "cuda" else 1,
+        accelerator="gpu" if processes.device.type == "cuda" else "cpu",
+        devices=devices(processes),
+        num_nodes=processes.count // processes.here,
+        strategy=strategy(processes),
+        plugins=cluster(processes.launcher),
+        use_distributed_sampler=False,
         precision=PRECISION[config.precision],  # type: ignore[arg-type]
         max_steps=config.steps,
+        accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip_norm,
         callbacks=callbacks,
         logger=TensorBoardLogger(out, name="", version="tensorboard"),
@@ -219,12 +257,14 @@ def _trainer(
 def _card(experiment: Experiment, module: SegmentationModule, material: Material, *, out: Path, best: KeepBest) -> Card:
     rows = read_metrics(out / "metrics.csv")
     tiling = experiment.tiling
-    macs = count_macs_at(module.model, (1, len(material.bands), tiling.tile_px, tiling.tile_px))
+    seen_px = math.ceil(tiling.tile_px / experiment.model.shrink)
+    macs = count_macs_at(module.model, (1, len(material.bands), seen_px, seen_px))
     return Card(
         version=terralean.__version__,
         task=experiment.task,
         model=experiment.model.name,
         sizes=experiment.model.sizes,
+        shrink=experiment.model.shrink,
         bands=material.bands,
         normalisation=material.normalisation,
         classes=material.classes,
@@ -280,6 +320,7 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*num_workers.*")
             warnings.filterwarnings("ignore", message="Total length of .* across ranks is zero.*")  # no validation split
             warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # inside Lightning, with torch 2.15
+            warnings.filterwarnings("ignore", message="Grad strides do not match.*")  # of depthwise kernels, under DDP
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

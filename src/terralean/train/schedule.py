@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from timm.optim import param_groups_weight_decay
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from terralean.errors import ConfigError
 from terralean.train.config import TrainConfig
 
 
 def optimiser(model: nn.Module, config: TrainConfig) -> AdamW:
-    """AdamW; norms, biases and what the model names itself (meta tokens) are not decayed."""
+    """AdamW; norms, biases and what the model names itself (meta tokens) are not decayed, the backbone has its own rate.
+
+    Raises ConfigError where there is a rate for a backbone that the model does not have.
+    """
     spared: set[str] = getattr(model, "no_weight_decay", set)()
     groups = param_groups_weight_decay(model, weight_decay=config.weight_decay, no_weight_decay_list=sorted(spared))
+    if config.backbone_lr != 1:
+        groups = _with_backbone(groups, model, lr=config.lr * config.backbone_lr)
     return AdamW(groups, lr=config.lr)
 
 
@@ -32,3 +39,14 @@ def factor(step: int, config: TrainConfig) -> float:
     left = (1 + math.cos(math.pi * done)) / 2 if config.schedule == "cosine" else 1 - done
     floor = config.final_lr / config.lr
     return floor + (1 - floor) * left
+
+
+def _with_backbone(groups: list[dict[str, Any]], model: nn.Module, *, lr: float) -> list[dict[str, Any]]:
+    """The groups without the backbone's parameters, then those of the backbone, with their rate."""
+    own = {id(parameter) for name, parameter in model.named_parameters() if name.startswith("backbone.")}
+    if not own:
+        parts = ", ".join(name for name, _ in model.named_children())
+        raise ConfigError(f"train.backbone_lr: the model has no backbone, its parts are {parts}; leave train.backbone_lr at 1")
+    rest = [group | {"params": [p for p in group["params"] if id(p) not in own]} for group in groups]
+    slow = [group | {"params": [p for p in group["params"] if id(p) in own], "lr": lr} for group in groups]
+    return [group for group in [*rest, *slow] if group["params"]]

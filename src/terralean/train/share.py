@@ -1,0 +1,34 @@
+"""What one of several processes validates on."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.utils.data import Dataset
+
+from terralean.data.crops import Tiles
+from terralean.data.sample import Sample
+from terralean.data.samples import Samples
+from terralean.spec import IGNORE
+
+
+class Share(Dataset[Sample]):
+    """Every `count`-th sample of a dataset from number `rank` on: together, the shares hold each labelled pixel once.
+
+    All are of one length, as processes that validate must take as many steps; what that adds to some has no labels.
+    """
+
+    def __init__(self, samples: Tiles | Samples, *, rank: int, count: int) -> None:
+        self.samples, self.rank, self.count = samples, rank, count
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.samples) / self.count)
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        place = index * self.count + self.rank
+        last = len(self.samples) - 1
+        sample = self.samples[min(place, last)]
+        return sample if place <= last else {**sample, "mask": torch.full_like(sample["mask"], IGNORE)}
