@@ -86,3 +86,14 @@ def test_checkpoint_comes_back_with_its_settings(name, untrained, tmp_path):
         assert torch.equal(again(x), model.eval()(x))
     assert card.sizes == RIVALS[name]
     assert getattr(again, "background", None) == RIVALS[name].get("background")
+
+
+@every
+def test_bfloat16_stays_close(name):
+    torch.manual_seed(0)
+    model, x = create(name, bands=4, classes=3).eval(), picture(1, 4, 40, 56)
+    with torch.inference_mode():
+        exact = model(x)
+        rounded = model.to(torch.bfloat16)(x.bfloat16())
+    assert rounded.dtype == torch.bfloat16
+    assert 0 < (rounded.float() - exact).norm() / exact.norm() < 0.05
