@@ -24,6 +24,7 @@ from terralean.weights.checkpoint import NAME, load_exactly
 from terralean.weights.layouts import from_mmseg, from_timm
 
 RENAMED = {"prototypes": "meta_tokens", "prototype_downsample": "meta_token_downsample"}
+AUXILIARY = "auxiliary."  # the head that only training has
 DEAD_IN_DENSE = re.compile(r"(norm|norm_c|head|meta_token_downsample\.[34])\.")  # after S2 no map hears of meta tokens
 
 
@@ -90,19 +91,18 @@ def load_pretrained(model: nn.Module, path: Path) -> str:
 
 def _load_whole(model: nn.Module, state: Mapping[str, Tensor], *, path: Path) -> str:
     own, words = model.state_dict(), f"all layers of {path}"
-    heads = {name: tensor for name, tensor in state.items() if name in own or name.startswith("auxiliary.")}
+    heads = {name: tensor for name, tensor in state.items() if name in own or name.startswith(("head.", AUXILIARY))}
     body = {name: tensor for name, tensor in state.items() if name not in heads}
     if isinstance(backbone := getattr(model, "backbone", None), LeMeViTPyramid):
         body = _dense_of_size(body, backbone, path=path)
     fresh = tuple(name for name in heads if _of_other_classes(name, heads[name], own.get(name)))
     if fresh:
         words += " but the last, whose classes differ"
-    second = [name for name in own if name.startswith("auxiliary.")]
-    if second and not any(name.startswith("auxiliary.") for name in heads):
-        fresh, words = (*fresh, "auxiliary."), f"{words}; the auxiliary head is new"
-    if not second:
-        heads = {name: tensor for name, tensor in heads.items() if not name.startswith("auxiliary.")}
-    kept = {name: tensor for name, tensor in heads.items() if not name.startswith(fresh or "\0")}
+    wanted, given = (any(name.startswith(AUXILIARY) for name in names) for names in (own, heads))
+    if wanted and not given:
+        fresh, words = (*fresh, AUXILIARY), f"{words}; the auxiliary head is new"
+    dropped = fresh if wanted else (*fresh, AUXILIARY)
+    kept = {name: tensor for name, tensor in heads.items() if not name.startswith(dropped)}
     load_exactly(model, kept | {f"backbone.{k}": v for k, v in body.items()}, source=str(path), fresh=fresh)
     return words
 
