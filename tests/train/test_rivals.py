@@ -41,7 +41,9 @@ def test_the_loss_asks_for_the_background_of_the_model(experiment):
         torch.manual_seed(0)
         model = create("factseg_resnet50", bands=2, classes=2, background=background, joint=False)
         normalisation = Normalisation(mean=(0.0, 0.0), std=(1.0, 1.0))
-        module = SegmentationModule(model, experiment().train, normalisation=normalisation, class_pixels=[1, 1], seed=0).train()
+        module = SegmentationModule(
+            model, experiment().train, normalisation=normalisation, shrink=1, class_pixels=[1, 1], seed=0
+        ).train()
         output = {"scores": torch.zeros(1, 2, 4, 4), "foreground": torch.full((1, 1, 4, 4), 3.0)}
         losses.append(float(module.loss(output, torch.zeros(1, 4, 4, dtype=torch.int64))))
     assert losses[0] - losses[1] == pytest.approx(3.0)  # log-odds of 3 for foreground, where all is class 0
