@@ -131,6 +131,17 @@ def test_smp_builds_a_unet_on_it_and_every_parameter_learns(depth, bands):
     assert not [name for name, p in unet.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
 
 
+@pytest.mark.parametrize("architecture", ["FPN", "UPerNet"])
+def test_smp_builds_other_decoders_on_it_and_every_parameter_learns(architecture):
+    model = smp.create_model(architecture, "tu-lemevit_tiny", encoder_weights=None, in_channels=4, classes=3)
+    scores = model(picture(2, 4, 64, 96))
+    assert scores.shape == (2, 3, 64, 96)
+    scores.square().mean().backward()
+    learning = {name: p.grad is not None and bool(p.grad.abs().sum() > 0) for name, p in model.named_parameters()}
+    assert [name for name, learns in learning.items() if not learns] == []
+    assert learning["encoder.model.downsample_layers.0.0.weight"]
+
+
 def test_optimiser_of_timm_does_not_decay_meta_tokens():
     model = timm.create_model("lemevit_tiny")
     decayed = {

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import yaml
 
@@ -10,6 +12,14 @@ from terralean.train.config import to_yaml
 def test_every_recipe_reads_and_survives_its_own_yaml(name):
     experiment = recipes.read(name)
     assert recipes.parse(yaml.safe_load(to_yaml(experiment)), source=name) == experiment
+
+
+@pytest.mark.parametrize("name", ["lemevit_tiny_upernet", "swin_tiny_upernet"])
+def test_recipes_to_compare_differ_in_the_model_alone(name):
+    light, other = recipes.read("lemevit_tiny_light"), recipes.read(name)
+    assert other.model.name == name
+    assert other.model.sizes == light.model.sizes
+    assert replace(other, model=light.model) == light
 
 
 def test_changes_reach_any_depth_and_are_written_as_yaml():
@@ -35,9 +45,20 @@ def test_sizes_keep_the_types_that_yaml_gives_them():
     ]
 
 
+def test_a_section_that_may_be_left_out_may_be_null():
+    listed = 'data.split.listed={train: ["2_10", b], test: [c]}'
+    experiment = recipes.read("lemevit_tiny_light", changes=[listed])
+    assert experiment.data.split.listed.train == ("2_10", "b")
+    assert recipes.parse(yaml.safe_load(to_yaml(experiment)), source="") == experiment
+    assert recipes.read("lemevit_tiny_light", changes=[listed, "data.split.listed=null"]).data.split.listed is None
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ("data.split.listed={tain: [a]}", r"no setting data\.split\.listed\.tain; nearest: data\.split\.listed\.train"),
+        ("data.split.listed={train: [2_10]}", r"data\.split\.listed\.train\.0: .*valid string, got 210"),
+        ("data=null", "data must be a section with keys, got None"),
         ("train.lrr=1", r"no setting train\.lrr; nearest: train\.lr"),
         ("data.split.tset=0.3", r"no setting data\.split\.tset; nearest: data\.split\.test"),
         ("trian.lr=2", r"no setting trian; nearest: train"),

@@ -27,7 +27,8 @@ FINEST = 4  # smallest reduction that a head reads; finer maps, which convolutio
 # Families whose stages end on an un-normalised residual; their authors' segmentation networks put a layer norm on each map.
 RESIDUAL = ("swin_", "convnext")
 # Swin is built for one image size unless told otherwise. Its windows then shift on every map, as in its authors' segmentation
-# code, and not only on maps that were larger than a window at the size it was built for.
+# code, and not only on maps that were larger than a window at the size it was built for. timm shifts a map before it pads it to
+# whole windows, those authors after: where a side is no multiple of 4 x 7 x 8 px, windows at its end look at its beginning too.
 SIZE_OPTIONS: tuple[dict[str, Any], ...] = ({}, {"strict_img_size": False, "always_partition": True})
 # What timm's constructors and networks raise where they cannot do what is asked.
 FOREIGN = (

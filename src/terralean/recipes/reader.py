@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
+from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
@@ -113,5 +114,9 @@ def _check_keys(values: Any, config: Any, *, source: str, path: str) -> None:
         if key not in known:
             near = get_close_matches(str(key), known) or known
             raise ConfigError(f"{source}: no setting {path}{key}; nearest: {', '.join(path + name for name in near)}")
+        if value is None and type(None) in get_args(hints[key]):
+            continue
+        if value is None and NoneType in get_args(hints[key]):
+            continue
         for inner in (hints[key], *get_args(hints[key])):
             _check_keys(value, inner if isinstance(inner, type) else None, source=source, path=f"{path}{key}.")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from terralean.data.sample import Sample
+from terralean.errors import ConfigError
 from terralean.predict.normalise import Normalise, enlarge, shrunk_mask
 from terralean.spec import IGNORE, Normalisation
 from terralean.tasks.segmentation import SegmentationLoss
@@ -36,6 +37,11 @@ class SegmentationModule(lightning.LightningModule):
         seed: int,
     ) -> None:
         super().__init__()
+        if config.loss.auxiliary == 0 and getattr(model, "auxiliary", None) is not None:
+            raise ConfigError(
+                "train.loss.auxiliary is 0, so that the model's auxiliary head would cost time and never learn; give it a "
+                "weight, or build a UPerNet without that head: --set model.sizes.auxiliary=false"
+            )
         self.model = model
         self.normalise = Normalise(normalisation, shrink=shrink)
         background: int | None = getattr(model, "background", None)  # of models that tell it from foreground
