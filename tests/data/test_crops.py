@@ -13,6 +13,7 @@ from terralean.data.crops import Crops, Tiles
 from terralean.data.split import Region
 from terralean.data.statistics import measure
 from terralean.errors import EmptySplit
+from terralean.raster.coding import PLAIN
 from terralean.raster.grid import Window
 from terralean.spec import IGNORE, Bands, Classes
 
@@ -40,8 +41,8 @@ def crops(pair, *windows: Window, length: int = 40, seed: int = 0, **changes) ->
     windows = windows or (Window(row=0, col=0, height=100, width=120),)
     regions = [Region(image=pair[0], label=pair[1], window=window, split="train") for window in windows]
     settings = config(**changes)
-    statistics = measure(regions, classes=CLASSES, bands=BANDS, config=settings, seed=0)
-    return Crops(regions, statistics=statistics, classes=CLASSES, config=settings, length=length, seed=seed)
+    statistics = measure(regions, classes=CLASSES, coding=PLAIN, bands=BANDS, config=settings, seed=0)
+    return Crops(regions, statistics=statistics, classes=CLASSES, coding=PLAIN, config=settings, length=length, seed=seed)
 
 
 def same(one, other) -> bool:
@@ -170,7 +171,7 @@ def test_an_index_outside_is_refused(pair):
 def test_tiles_hold_each_labelled_pixel_once(pair):
     windows = [Window(row=0, col=0, height=70, width=50), Window(row=0, col=50, height=100, width=70)]
     regions = [Region(image=pair[0], label=pair[1], window=window, split="validation") for window in windows]
-    tiles = Tiles(regions, classes=CLASSES, config=config())
+    tiles = Tiles(regions, classes=CLASSES, coding=PLAIN, config=config())
     seen = Counter()
     for i in range(len(tiles)):
         sample = tiles[i]

@@ -12,7 +12,7 @@ import shapely
 from rasterio.transform import from_origin
 
 from terralean.data.config import DataConfig
-from terralean.data.index import find, is_dataset, listed
+from terralean.data.index import find, is_dataset
 from terralean.errors import BandMismatch, ConfigError, DatasetError, LabelError, MissingFile
 
 IMAGE = np.arange(3 * 8 * 8, dtype=np.uint8).reshape(3, 8, 8)
@@ -192,14 +192,16 @@ def test_classes_come_from_the_config_then_from_the_table_then_from_the_labels(t
 @pytest.mark.parametrize(
     ("table", "text"),
     [
-        ("value,name\n1,a\n2,b\n", "names the values 1, 2; they must be 0 to 1, each once"),
+        ("value,name\n1,a\n1,b\n", "names the values 1, 1; they must be the numbers that labels hold for the classes"),
+        ("value,name\n0,a\n255,b\n", "names the values 0, 255; they must be the numbers that labels hold"),
+        ("value,name,colour\n0,a,red\n", "classes.csv: a colour is #rrggbb, got 'red'"),
         ("id,label\n0,a\n", "has columns id, label; it needs value,name"),
     ],
 )
 def test_a_faulty_class_table_is_an_error(tmp_path, write_pair, table, text):
     write_pair("images/a.tif", "masks/a.png")
     (tmp_path / "classes.csv").write_text(table)
-    with pytest.raises(LabelError, match=re.escape(text)):
+    with pytest.raises((LabelError, ConfigError), match=re.escape(text)):
         find(tmp_path, DataConfig())
 
 
@@ -207,11 +209,6 @@ def test_a_colour_is_checked(tmp_path, write_pair):
     write_pair("images/a.tif", "masks/a.png")
     with pytest.raises(ConfigError, match="a colour is #rrggbb, got 'red'"):
         find(tmp_path, DataConfig(classes=("a", "b", "c"), colours=("red", "#000000", "#000000")))
-
-
-def test_five_are_listed_and_the_rest_is_counted():
-    assert listed(["a", "b"]) == "a, b"
-    assert listed(list("abcdefgh")) == "a, b, c, d, e and 3 more"
 
 
 def test_real_folders_are_understood(shared):

@@ -8,6 +8,7 @@ import pytest
 from terralean.data import reading
 from terralean.data.config import DataConfig
 from terralean.data.reading import Reader
+from terralean.raster.coding import PLAIN
 from terralean.raster.grid import Window
 from terralean.spec import Classes
 
@@ -32,7 +33,7 @@ def pair(write_image):
 @pytest.fixture
 def readers(monkeypatch):
     """One that keeps images, one for which every image is too large to keep."""
-    keeping, poor = (Reader(classes=CLASSES, config=DataConfig()) for _ in range(2))
+    keeping, poor = (Reader(classes=CLASSES, coding=PLAIN, config=DataConfig()) for _ in range(2))
     poor.limit = 1000
     return keeping, poor
 
@@ -57,7 +58,7 @@ def test_a_kept_image_reads_like_the_file(pair, readers, window):
 def test_decoded_images_stay_within_the_cache(write_image):
     images = [write_image(f"{i}.tif", VALUES + i) for i in range(12)]
     size = VALUES.nbytes + VALUES[0].size
-    reader = Reader(classes=CLASSES, config=DataConfig())
+    reader = Reader(classes=CLASSES, coding=PLAIN, config=DataConfig())
     reader.limit = 5 * size
     for image in images * 2:
         reader.values(image, WINDOWS[1])
@@ -68,7 +69,7 @@ def test_decoded_images_stay_within_the_cache(write_image):
 
 def test_few_files_stay_open(write_image, monkeypatch):
     monkeypatch.setattr(reading, "OPEN_SCENES", 3)
-    reader = Reader(classes=CLASSES, config=DataConfig())
+    reader = Reader(classes=CLASSES, coding=PLAIN, config=DataConfig())
     for i in range(8):
         reader.values(write_image(f"{i}.tif", VALUES), WINDOWS[1])
     assert len(reader._scenes) == 3
@@ -83,7 +84,7 @@ def test_a_reader_travels_to_another_process_without_its_pixels(pair, readers):
 
 
 def test_chosen_bands_are_read_in_their_order(pair):
-    reader = Reader(classes=CLASSES, config=DataConfig(bands=(2, 1)))
+    reader = Reader(classes=CLASSES, coding=PLAIN, config=DataConfig(bands=(2, 1)))
     values, _ = reader.values(pair[0], WINDOWS[1])
     assert np.array_equal(values, VALUES[::-1, 7:27, 11:24])
 

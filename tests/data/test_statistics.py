@@ -1,15 +1,16 @@
 """Streamed statistics equal those of all valid pixels at once, and faults are named."""
 
-import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from terralean.data import reading
 from terralean.data.config import DataConfig
-from terralean.data.split import Region
-from terralean.data.statistics import Moments, measure, moments_of, no_moments
-from terralean.errors import DatasetError
+from terralean.data.split import Region, Split
+from terralean.data.statistics import Moments, check_learnable, measure, moments_of, no_moments
+from terralean.errors import DatasetError, LabelError
+from terralean.raster.coding import PLAIN
 from terralean.raster.grid import Window
 from terralean.spec import Bands, Classes
 
@@ -29,7 +30,7 @@ def whole(size: int = 64) -> Window:
 
 
 def run(regions, *, count: int = 3, classes: Classes = CLASSES, seed: int = 0):
-    return measure(regions, classes=classes, bands=bands(count), config=DataConfig(), seed=seed)
+    return measure(regions, classes=classes, coding=PLAIN, bands=bands(count), config=DataConfig(), seed=seed)
 
 
 @pytest.fixture
@@ -95,10 +96,37 @@ def test_positions_hold_their_class_and_are_a_fair_sample(scenes, monkeypatch):
         assert len(positions[2]) == 0
 
 
-def test_a_class_without_a_pixel_is_warned_of(scenes, caplog):
-    with caplog.at_level(logging.WARNING, logger="terralean"):
-        run([region(*scenes[0][:2], whole())])
-    assert "no training pixel of c: the model cannot learn it" in caplog.text
+def learn(regions: dict[str, Region], *ignore: str | int) -> None:
+    """check_learnable on a split of these regions, named by split."""
+    named = tuple(replace(region, split=name.split("_")[0]) for name, region in regions.items())
+    split = Split(root="/", regions=named, rule="", method="given", seed=0, gap_px=0, gap_m=None)
+    check_learnable(run(split.of("train")), split, classes=CLASSES, config=DataConfig(ignore=ignore))
+
+
+def test_a_class_without_a_training_pixel_is_an_error_that_says_where_it_is(scenes, write_image):
+    image, label, _, labels = scenes[0]
+    write_image("1_labels.tif", np.where(labels == 1, 2, labels).astype(np.uint8))
+    mine, other = region(image, label, whole()), region(*scenes[1][:2], whole())
+    pixels = int((labels == 1).sum())
+    with pytest.raises(LabelError) as error:
+        learn({"train": mine, "test": other, "validation": mine}, 7, "#ff0000")
+    assert str(error.value) == (
+        f"no training pixel of c ({pixels} px in the test split, {scenes[1][0]} for one): the model cannot learn it; label "
+        "some in the training images, split the data otherwise (data.split, --seed), or leave the class out: "
+        "--set \"data.ignore=[7, '#ff0000', c]\""
+    )
+    learn({"train_0": mine, "train_1": other})
+
+
+def test_a_class_that_is_nowhere_or_in_the_gap_is_told_so(scenes, write_image):
+    image, label, _, labels = scenes[0]
+    with pytest.raises(LabelError, match=r"no training pixel of c \(none in any split\)"):
+        learn({"train": region(image, label, whole())})
+    gap = labels.copy()
+    gap[40, :3] = 2
+    write_image("0_labels.tif", gap)
+    with pytest.raises(LabelError, match=r"c \(3 px in .*0\.tif, all in the gap between the splits\)"):
+        learn({"train": region(image, label, Window(row=0, col=0, height=30, width=64))})
 
 
 def test_nothing_but_nodata_is_an_error(write_image):

@@ -70,7 +70,7 @@ def test_classes_without_pixels_and_scarce_ones(make_dataset, write_image):
     labels[0, 0] = 2
     write_image("labels/i0.tif", labels, crs=None)
     report = describe_dataset(folder, DataConfig(classes=("a", "b", "c", "d")))
-    assert messages(report, "warning") == ["no pixel is labelled d"]
+    assert messages(report, "error") == ["no pixel is labelled d"]
     assert "less than 0.1% of the labels: c (1 px)" in messages(report, "note")
     assert "the test split has no pixel of c" in messages(report, "note")
 

@@ -155,7 +155,7 @@ def test_an_unknown_class_names_the_nearest(tmp_path):
         burn(path)
     assert str(error.value) == (
         f"{path}: 'class' holds '7', 'wodd' (nearest: wood); the classes are water, wood, road, or their numbers 0 to 2; "
-        "correct the attribute or add the class"
+        "correct the attribute, add the class, or list what is no class in data.ignore"
     )
     assert burn(path, Window(row=15, col=15, height=2, width=2)).min() == 255, "only polygons near the window are read"
 

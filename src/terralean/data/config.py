@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from terralean.errors import ConfigError
+from terralean.raster.coding import HIGHEST, LOWEST
+from terralean.spec import IGNORE
 
 SplitName = Literal["train", "validation", "test"]
 SplitRule = Literal["given", "blocks", "groups", "random"]
+
+COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
+MOST_TOLERANCE = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListedSplit:
+    """Which group is in which split, by the names that data.group captures. Every group of the data is named once."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()  # known and left out
+
+    def __post_init__(self) -> None:
+        if not self.train:
+            raise ConfigError("data.split.listed.train is empty; list the groups that train")
+        named = [*self.train, *self.validation, *self.test, *self.unused]
+        if twice := sorted({name for name in named if named.count(name) > 1}):
+            raise ConfigError(f"data.split.listed names {', '.join(twice)} more than once; give each group one place")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +49,7 @@ class SplitConfig:
     block_m: float | None = None
     gap_px: int | None = None  # from training to any pixel that judges, at least; None: 32, or a quarter of a block
     gap_m: float | None = None
+    listed: ListedSplit | None = None  # the split of each group, by name, instead of a rule
 
     def __post_init__(self) -> None:
         for name in ("validation", "test"):
@@ -40,6 +64,8 @@ class SplitConfig:
         for name in ("gap_px", "gap_m"):
             if (value := getattr(self, name)) is not None and value < 0:
                 raise ConfigError(f"data.split.{name} is a distance, 0 or more, got {value:g}")
+        if self.listed is not None and self.rule is not None:
+            raise ConfigError(f"data.split.listed says the split, so data.split.rule {self.rule} has no effect; take one out")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,9 +92,14 @@ class AugmentConfig:
 class DataConfig:
     """What the images and labels of a dataset are."""
 
-    classes: tuple[str, ...] | None = None  # names by value; None: classes.csv, else what the labels hold
-    colours: tuple[str, ...] | None = None  # "#rrggbb" by value; None: classes.csv, else the default palette
-    labels: str | None = None  # label raster or vector file of a single scene, relative to the data folder
+    images: str | None = None  # folder of the images, relative to the data folder; None: as the layout has it
+    labels: str | None = None  # folder of their labels, or the label raster or vector file of a single scene
+    classes: tuple[str, ...] | None = None  # names in order; None: classes.csv, else what the labels hold
+    colours: tuple[str, ...] | None = None  # "#rrggbb" of each, in maps and in labels of colours; None: classes.csv
+    label_values: tuple[int, ...] | None = None  # stored number of each class; None: classes.csv, else 0, 1, 2, ...
+    ignore: tuple[int | str, ...] = ()  # stored numbers, "#rrggbb" or class names neither trained on nor scored
+    colour_tolerance: int = 0  # largest difference in a channel at which a stored colour counts as a listed one
+    trust_labels: bool = False  # numbers that look shifted or mixed are only warned of
     label_field: str | None = None  # attribute of a vector file that names the class
     group: str | None = None  # regular expression found in the file name; what it captures stays on one side of a split
     bands: tuple[int, ...] | None = None  # positions from 1; None: all
@@ -84,6 +115,7 @@ class DataConfig:
         if not 0 <= self.rare_share <= 1:
             raise ConfigError(f"data.rare_share is a share, 0 to 1, got {self.rare_share:g}")
         _check_above_zero(self, "data", ("tile_px", "cache_mb"))
+        _check_labels(self)
         if self.group is not None:
             _check_expression(self.group)
 
@@ -92,6 +124,26 @@ def _check_above_zero(config: object, section: str, names: tuple[str, ...]) -> N
     for name in names:
         if (value := getattr(config, name)) is not None and not value > 0:
             raise ConfigError(f"{section}.{name} must be above 0, got {value:g}")
+
+
+def _check_labels(config: DataConfig) -> None:
+    if not 0 <= config.colour_tolerance <= MOST_TOLERANCE:
+        raise ConfigError(f"data.colour_tolerance is 0 to {MOST_TOLERANCE}, got {config.colour_tolerance}")
+    _check_numbers(config.label_values or (), "data.label_values")
+    _check_numbers([item for item in config.ignore if not isinstance(item, str)], "data.ignore")
+    for colour in (*(config.colours or ()), *(item for item in config.ignore if str(item).startswith("#"))):
+        if not COLOUR.fullmatch(str(colour)):
+            raise ConfigError(f"a colour is #rrggbb, got {colour!r}")
+
+
+def _check_numbers(numbers: Sequence[int], setting: str) -> None:
+    """Stored numbers: each once, of 16 bits; and 255, which is ignored anyway, is no class."""
+    wrong = [n for n in numbers if not LOWEST <= n <= HIGHEST or (n == IGNORE and setting == "data.label_values")]
+    if wrong or len(set(numbers)) != len(numbers):
+        raise ConfigError(
+            f"{setting} are different whole numbers, {LOWEST} to {HIGHEST}{' but not 255' if IGNORE in wrong else ''}, "
+            f"got {list(numbers)}"
+        )
 
 
 def _check_expression(expression: str) -> None:

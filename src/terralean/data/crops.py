@@ -18,6 +18,7 @@ from terralean.data.sample import Sample
 from terralean.data.split import Region
 from terralean.data.statistics import Statistics
 from terralean.errors import EmptySplit
+from terralean.raster.coding import Coding
 from terralean.raster.grid import Window
 from terralean.spec import IGNORE, Classes
 
@@ -33,7 +34,15 @@ class Crops(Dataset[Sample]):
     """
 
     def __init__(
-        self, regions: Sequence[Region], *, statistics: Statistics, classes: Classes, config: DataConfig, length: int, seed: int
+        self,
+        regions: Sequence[Region],
+        *,
+        statistics: Statistics,
+        classes: Classes,
+        coding: Coding,
+        config: DataConfig,
+        length: int,
+        seed: int,
     ) -> None:
         if not regions or not statistics.index.counts.any():
             raise EmptySplit(
@@ -44,7 +53,7 @@ class Crops(Dataset[Sample]):
         self.config = config
         self.length = length
         self.seed = seed
-        self._scenes = _Scenes(self.regions, Reader(classes=classes, config=config))
+        self._scenes = _Scenes(self.regions, Reader(classes=classes, coding=coding, config=config))
         self._odds = _Odds.of(self.regions, statistics)
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that outlive an epoch see it change
 
@@ -98,9 +107,9 @@ class Crops(Dataset[Sample]):
 class Tiles(Dataset[Sample]):
     """The fixed tiles of some regions, for a loss over a whole split: each labelled pixel is in exactly one of them."""
 
-    def __init__(self, regions: Sequence[Region], *, classes: Classes, config: DataConfig) -> None:
+    def __init__(self, regions: Sequence[Region], *, classes: Classes, coding: Coding, config: DataConfig) -> None:
         self.regions = tuple(regions)
-        self._scenes = _Scenes(self.regions, Reader(classes=classes, config=config))
+        self._scenes = _Scenes(self.regions, Reader(classes=classes, coding=coding, config=config))
         self._tiles = [(region, window) for region in self.regions for window in _lattice(region.window, config.tile_px)]
 
     def __len__(self) -> int:

@@ -7,20 +7,24 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast, get_args
 
 from terralean.data.config import DataConfig, SplitName
-from terralean.errors import BandMismatch, ConfigError, DatasetError, LabelError, MissingFile
-from terralean.raster.labels import label_values
+from terralean.data.legend import Legend, known_legend, read_legend
+from terralean.data.words import listed
+from terralean.errors import BandMismatch, DatasetError, MissingFile
+from terralean.raster.coding import Coding
 from terralean.raster.scene import open_scene
-from terralean.spec import IGNORE, Bands, Classes
+from terralean.spec import Bands, Classes
 
 log = logging.getLogger(__name__)
 
 RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".jpg", ".jpeg", ".png", ".bmp", ".dat")
 VECTORS = (".gpkg", ".geojson", ".json", ".shp", ".fgb")
+IMAGES_DELIVERED = re.compile(r"\d_Ortho_\w+")  # ISPRS Potsdam: 2_Ortho_RGB, 3_Ortho_IRRG, 4_Ortho_RGBIR
+LABELS_DELIVERED = re.compile(r"\d_Labels_\w+")  # 5_Labels_all, 5_Labels_all_noBoundary
 MASK_FOLDERS = ("masks", "labels")
 SPLITS: dict[str, SplitName] = {
     "train": "train",
@@ -30,11 +34,11 @@ SPLITS: dict[str, SplitName] = {
     "validation": "validation",
     "test": "test",
 }
-SHOWN = 5  # paths listed in an error
 UNDERSTOOD = (
     "understood are: index.csv with the columns path,label and perhaps split,group; images/ and masks/ (or labels/) with "
-    "files of the same name, perhaps in train/ val/ test/; mmseg's img_dir/ and ann_dir/; one scene with labels.gpkg, "
-    "labels.tif or SCENE_labels.*; or a scene file with data.labels=FILE"
+    "files of the same name, perhaps in train/ val/ test/; mmseg's img_dir/ and ann_dir/; the folders that ISPRS delivers for "
+    "Potsdam; any two folders named by data.images and data.labels; one scene with labels.gpkg, labels.tif or SCENE_labels.*; "
+    "or a scene file with data.labels=FILE"
 )
 
 
@@ -56,11 +60,15 @@ class Dataset:
     layout: str  # what was found, in words
     sources: tuple[Source, ...]
     classes: Classes
+    coding: Coding  # how the label files write them
     bands: Bands
 
 
-def find(root: Path, config: DataConfig) -> Dataset:
-    """The dataset in a folder (or of one scene file). Raises DatasetError, saying what is there and what is understood."""
+def find(root: Path, config: DataConfig, *, legend: Legend | None = None) -> Dataset:
+    """The dataset in a folder (or of one scene file). Raises DatasetError, saying what is there and what is understood.
+
+    With a `legend`, a trained model's, classes and how labels write them are taken from it and not from the settings.
+    """
     if not root.exists():
         raise MissingFile(f"{root} is not there; give the folder that holds the images and labels")
     root = root.absolute()
@@ -70,9 +78,18 @@ def find(root: Path, config: DataConfig) -> Dataset:
     sources = [_grouped(source, config.group) for source in sources]
     folder = root if root.is_dir() else root.parent
     bands = _common_bands(sources, config)
-    classes = _classes(folder, sources, config)
-    log.info("%s: %s; %d images of %d bands, classes %s", root, layout, len(sources), len(bands), ", ".join(classes.names))
-    return Dataset(root=str(folder), layout=layout, sources=tuple(sources), classes=classes, bands=bands)
+    labels = sorted({source.label for source in sources})
+    legend = read_legend(folder, labels, config) if legend is None else known_legend(legend, labels, config)
+    names = ", ".join(legend.classes.names)
+    log.info("%s: %s; %d images of %d bands, classes %s", root, layout, len(sources), len(bands), names)
+    return Dataset(
+        root=str(folder),
+        layout=layout,
+        sources=tuple(sources),
+        classes=legend.classes,
+        coding=legend.coding,
+        bands=bands,
+    )
 
 
 def is_dataset(root: Path) -> bool:
@@ -83,6 +100,8 @@ def is_dataset(root: Path) -> bool:
 def _sources(root: Path, config: DataConfig) -> tuple[str, list[Source]]:
     if root.is_file():
         return _one_scene(root, root.parent, config)
+    if config.images is not None or (config.labels is not None and (root / config.labels).is_dir()):
+        return _named_folders(root, config)
     for there, read in LAYOUTS:
         if there(root):
             return read(root, config)
@@ -135,20 +154,70 @@ def _index_splits(path: Path, names: Sequence[str]) -> list[SplitName | None]:
 
 def _images_and_masks(root: Path, config: DataConfig) -> tuple[str, list[Source]]:
     masks = _mask_folder(root)
-    return _two_folders(root / "images", masks, f"images/ and {masks.name}/")
+    return _two_folders(root / "images", masks, f"images/ and {masks.name}/", group=config.group)
 
 
 def _mmseg(root: Path, config: DataConfig) -> tuple[str, list[Source]]:
-    return _two_folders(root / "img_dir", root / "ann_dir", "mmseg's img_dir/ and ann_dir/")
+    return _two_folders(root / "img_dir", root / "ann_dir", "mmseg's img_dir/ and ann_dir/", group=config.group)
 
 
-def _two_folders(images: Path, masks: Path, name: str) -> tuple[str, list[Source]]:
+def _named_folders(root: Path, config: DataConfig) -> tuple[str, list[Source]]:
+    images = _folder(root, config.images, setting="data.images", usual=IMAGES_DELIVERED)
+    labels = _folder(root, config.labels, setting="data.labels", usual=LABELS_DELIVERED)
+    return _two_folders(images, labels, f"{images.name}/ and {labels.name}/", group=config.group)
+
+
+def _folder(root: Path, name: str | None, *, setting: str, usual: re.Pattern[str]) -> Path:
+    """The folder that the setting names, else the only one that is called as publishers do."""
+    if name is not None:
+        if not (root / name).is_dir():
+            raise MissingFile(f"{root} has no folder {name}, which {setting} names; it has {listed(_folders(root)) or 'none'}")
+        return root / name
+    found = [folder for folder in _folders(root) if usual.fullmatch(folder)]
+    if len(found) != 1:
+        there = found or _folders(root)
+        raise DatasetError(
+            f"{root} holds {listed(there) or 'no folder'}: say which is meant, --set {setting}={(there or ['FOLDER'])[0]}"
+        )
+    return root / found[0]
+
+
+def _folders(root: Path) -> list[str]:
+    return sorted(child.name for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _is_delivery(root: Path) -> bool:
+    return all(any(usual.fullmatch(name) for name in _folders(root)) for usual in (IMAGES_DELIVERED, LABELS_DELIVERED))
+
+
+def _two_folders(images: Path, masks: Path, name: str, *, group: str | None) -> tuple[str, list[Source]]:
     splits = [child.name for child in sorted(images.iterdir()) if child.is_dir() and child.name.lower() in SPLITS]
     if splits:
         sources = [s for split in splits for s in _pairs(images / split, masks / split, SPLITS[split.lower()])]
-    else:
-        sources = _pairs(images, masks, None)
-    return f"{name} paired by file name, {len(sources)} pairs, {_split_words(sources)}", sources
+        return f"{name} paired by file name, {len(sources)} pairs, {_split_words(sources)}", sources
+    sources, how = _pairs_of_any_name(images, masks, group)
+    return f"{name} paired by {how}, {len(sources)} pairs, {_split_words(sources)}", sources
+
+
+def _pairs_of_any_name(images: Path, masks: Path, group: str | None) -> tuple[list[Source], str]:
+    """By equal names; where those differ by what data.group captures, if it is another in each file of a folder."""
+    here, there = _by_stem(images), _by_stem(masks)
+    if group is None or here.keys() == there.keys():
+        return _pairs(images, masks, None), "file name"
+    mine, theirs = ({_group_of(path.name, group): path for path in found.values()} for found in (here, there))
+    if len(mine) < len(here) or len(theirs) < len(there):
+        raise DatasetError(
+            f"{images} and {masks} do not pair: their files have other names, and data.group {group!r} captures the same in "
+            "several of one folder; give each image a mask with its name, or capture what tells them apart"
+        )
+    alone = [f"{mine[key].name} has no label" for key in mine.keys() - theirs.keys()]
+    alone += [f"{theirs[key].name} has no image" for key in theirs.keys() - mine.keys()]
+    if alone:
+        raise DatasetError(
+            f"{images} and {masks} do not pair by data.group {group!r}: {listed(sorted(alone))}; add what is missing, or take "
+            "the other out"
+        )
+    return [Source(image=str(mine[key]), label=str(theirs[key])) for key in sorted(mine)], "data.group"
 
 
 def _split_folders(root: Path, config: DataConfig) -> tuple[str, list[Source]]:
@@ -168,7 +237,8 @@ def _pairs(images: Path, masks: Path, split: SplitName | None) -> list[Source]:
     alone += [str(there[stem].relative_to(masks.parent)) + " has no image" for stem in there.keys() - here.keys()]
     if alone:
         raise DatasetError(
-            f"{images} and {masks} do not pair: {listed(sorted(alone))}; give each image a mask with its name, or take it out"
+            f"{images} and {masks} do not pair: {listed(sorted(alone))}; give each image a mask with its name, or take it out; "
+            "what else their names share can be captured by data.group"
         )
     return [Source(image=str(here[stem]), label=str(there[stem]), split=split) for stem in sorted(here)]
 
@@ -248,23 +318,26 @@ def _has_masks(root: Path) -> bool:
 LAYOUTS: tuple[tuple[Callable[[Path], bool], Callable[[Path, DataConfig], tuple[str, list[Source]]]], ...] = (
     (lambda root: (root / "index.csv").is_file(), _from_index),
     (lambda root: (root / "img_dir").is_dir() and (root / "ann_dir").is_dir(), _mmseg),
+    (_is_delivery, _named_folders),
     (lambda root: (root / "images").is_dir() and _has_masks(root), _images_and_masks),
     (lambda root: any((root / name / "images").is_dir() for name in SPLITS), _split_folders),
     (lambda root: bool(_scenes_in(root) and _labels_in(root)), _scenes_with_labels),
 )
 
 
-# groups, bands, classes
+# groups and bands
 
 
 def _grouped(source: Source, expression: str | None) -> Source:
     if expression is None:
         return source
-    name = Path(source.image).name
+    return replace(source, group=_group_of(Path(source.image).name, expression))
+
+
+def _group_of(name: str, expression: str) -> str:
     if (match := re.search(expression, name)) is None:
         raise DatasetError(f"data.group {expression!r} is not found in the file name {name}; it must fit every image")
-    group = "/".join(match.groups(default="")) or match.group()
-    return Source(image=source.image, label=source.label, split=source.split, group=group)
+    return "/".join(match.groups(default="")) or match.group()
 
 
 def _common_bands(sources: Sequence[Source], config: DataConfig) -> Bands:
@@ -293,68 +366,7 @@ def _words(bands: Bands) -> str:
     return f"{len(bands)} x {bands.dtype} ({', '.join(bands.names)}), {bands.units} in steps of {bands.scale:g}"
 
 
-def _classes(folder: Path, sources: Sequence[Source], config: DataConfig) -> Classes:
-    if config.classes is not None:
-        return _coloured(config.classes, config.colours)
-    if (folder / "classes.csv").is_file():
-        names, colours = _read_classes(folder / "classes.csv")
-        return _coloured(names, config.colours or colours)
-    names = _names_in_labels(sources, config)
-    log.info("no classes.csv and no data.classes: classes are named %s", ", ".join(names))
-    return _coloured(names, config.colours)
-
-
-def _coloured(names: Sequence[str], colours: Sequence[str] | None) -> Classes:
-    if colours is None:
-        return Classes.named(names)
-    return Classes(names=tuple(names), colours=tuple(_rgb(colour) for colour in colours))
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    if not re.fullmatch(r"#[0-9a-fA-F]{6}", colour):
-        raise ConfigError(f"a colour is #rrggbb, got {colour!r}")
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
-
-
-def _read_classes(path: Path) -> tuple[list[str], list[str] | None]:
-    """Names and, if every class has one, colours, in order of value."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        table = csv.DictReader(file)
-        rows = list(table)
-    if not {"value", "name"} <= set(table.fieldnames or ()):
-        raise LabelError(f"{path} has columns {', '.join(table.fieldnames or ())}; it needs value,name and may have colour")
-    values = [row["value"].strip() for row in rows]
-    if sorted(values, key=lambda v: (len(v), v)) != [str(i) for i in range(len(rows))]:
-        raise LabelError(f"{path} names the values {', '.join(values)}; they must be 0 to {len(rows) - 1}, each once")
-    rows.sort(key=lambda row: int(row["value"]))
-    colours = [(row.get("colour") or "").strip() for row in rows]
-    return [row["name"].strip() for row in rows], colours if all(colours) else None
-
-
-def _names_in_labels(sources: Sequence[Source], config: DataConfig) -> list[str]:
-    """Class names as vector labels say them; else numbers up to the largest value in the label rasters."""
-    found: set[str | int] = set()
-    for label in sorted({source.label for source in sources}):
-        found.update(label_values(label, field=config.label_field))
-    names = sorted(value for value in found if isinstance(value, str))
-    numbers = sorted(int(value) for value in found if not isinstance(value, str) and value != IGNORE)
-    if names and not numbers:
-        return names
-    if names or not numbers or numbers[0] < 0 or numbers[-1] > IGNORE - 1:
-        raise LabelError(
-            f"labels beside {sources[0].label} hold {listed([*names, *map(str, numbers)]) or 'no class'}; "
-            "classes are values 0 to 253, and 255 is no class; write classes.csv or set data.classes"
-        )
-    return [f"class {value}" for value in range(numbers[-1] + 1)]
-
-
 # words
-
-
-def listed(items: Sequence[str]) -> str:
-    """At most five of them, and how many more there are."""
-    more = len(items) - SHOWN
-    return ", ".join(items[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _split_words(sources: Sequence[Source]) -> str:

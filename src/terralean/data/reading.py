@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terralean.data.config import DataConfig
+from terralean.raster.coding import Coding
 from terralean.raster.grid import Grid, Window
 from terralean.raster.labels import read_labels
 from terralean.raster.scene import Scene, open_scene
@@ -23,8 +24,9 @@ SHARE = 4  # an image is kept decoded if it fills at most a quarter of the cache
 class Reader:
     """Reads windows by the path of an image. Compressed images are decoded once and kept, up to `cache_mb` of them."""
 
-    def __init__(self, *, classes: Classes, config: DataConfig) -> None:
+    def __init__(self, *, classes: Classes, coding: Coding, config: DataConfig) -> None:
         self.classes = classes
+        self.coding = coding
         self.config = config
         self.limit = config.cache_mb * 1_000_000
         self._forget()
@@ -65,7 +67,7 @@ class Reader:
 
     def _read_labels(self, image: str, label: str, window: Window) -> NDArray[np.uint8]:
         grid, field = self.grid(image), self.config.label_field
-        return read_labels(label, like=grid, window=window, classes=self.classes, field=field, name=image)
+        return read_labels(label, like=grid, window=window, classes=self.classes, coding=self.coding, field=field, name=image)
 
     def _scene(self, image: str) -> Scene:
         scene = self._scenes.pop(image, None) or open_scene(image, bands=self.config.bands)
@@ -93,7 +95,8 @@ class Reader:
         self._used = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"classes": self.classes, "config": self.config, "limit": self.limit}  # each process decodes for itself
+        kept = ("classes", "coding", "config", "limit")
+        return {name: self.__dict__[name] for name in kept}  # each process decodes for itself
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

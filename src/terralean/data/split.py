@@ -6,9 +6,9 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,9 @@ from terralean.data.ground import Frame, frames, placed
 from terralean.data.index import Dataset, Source
 from terralean.data.lattice import Cells, Lattice, apart, cells, lattice, rectangles, settle
 from terralean.data.reading import Reader
+from terralean.data.words import listed
 from terralean.errors import ConfigError, DatasetError, EmptySplit, MissingFile
+from terralean.raster.coding import PLAIN, Coding
 from terralean.raster.grid import Grid, Window
 from terralean.spec import IGNORE
 
@@ -51,6 +53,7 @@ class Split:
     seed: int
     gap_px: float  # what training keeps from the pixels that judge, where no metres are given
     gap_m: float | None
+    coding: Coding = PLAIN  # how the label files write the classes
 
     def of(self, name: SplitName) -> tuple[Region, ...]:
         """The regions of one split."""
@@ -73,10 +76,10 @@ class _Task:
 
 def make_split(dataset: Dataset, config: DataConfig, *, seed: int) -> Split:
     """Deal the dataset's labelled pixels to train, validation and test. Raises EmptySplit where one comes out empty."""
-    reader = Reader(classes=dataset.classes, config=config)
+    reader = Reader(classes=dataset.classes, coding=dataset.coding, config=config)
     settings = settle(config.split, [reader.grid(source.image) for source in dataset.sources])
     task = _Task(
-        sources=dataset.sources,
+        sources=given_sources(dataset, config),
         reader=reader,
         config=settings,
         shares=(1 - settings.validation - settings.test, settings.validation, settings.test),
@@ -97,6 +100,35 @@ def make_split(dataset: Dataset, config: DataConfig, *, seed: int) -> Split:
         seed=seed,
         gap_px=settings.gap_px or 0,
         gap_m=settings.gap_m,
+        coding=dataset.coding,
+    )
+
+
+def given_sources(dataset: Dataset, config: DataConfig) -> tuple[Source, ...]:
+    """The sources with the split that the recipe lists for their group, else with the one that the dataset gives.
+
+    Raises DatasetError where groups are not listed, or listed ones not there; groups listed as unused are left out.
+    """
+    lists = config.split.listed
+    if lists is None:
+        return dataset.sources
+    if any(source.group is None for source in dataset.sources):
+        raise ConfigError(
+            "data.split.listed names groups, but the images have none; say with data.group what in a file name is the group"
+        )
+    place = {name: split for split in (*NAMES, "unused") for name in getattr(lists, split)}
+    found = {cast("str", source.group) for source in dataset.sources}
+    faults = {"are there but not listed": found - place.keys(), "are listed but not there": place.keys() - found}
+    for fault, names in faults.items():
+        if names:
+            raise DatasetError(
+                f"{dataset.root}: of the groups that data.group {config.group!r} captures, {listed(sorted(names))} {fault}; "
+                "data.split.listed must name each in train, validation, test or unused, in quotes: YAML reads 2_10 as 210"
+            )
+    return tuple(
+        replace(source, split=cast("SplitName", place[source.group]))
+        for source in dataset.sources
+        if source.group is not None and place[source.group] != "unused"
     )
 
 
@@ -110,6 +142,7 @@ def save_split(split: Split, path: Path) -> None:
         "seed": split.seed,
         "gap_px": split.gap_px,
         "gap_m": split.gap_m,
+        **({} if split.coding == PLAIN else {"labels": asdict(split.coding)}),
         "regions": [_plain(region, Path(split.root)) for region in split.regions],
     }
     part = path.with_suffix(path.suffix + ".part")
@@ -133,6 +166,7 @@ def load_split(path: Path, *, root: Path | None = None) -> Split:
         seed=content["seed"],
         gap_px=content["gap_px"],
         gap_m=content["gap_m"],
+        coding=Coding(**{name: _tuples(value) for name, value in content.get("labels", {}).items()}),
     )
 
 
@@ -170,7 +204,7 @@ def _check_settings(task: _Task, config: DataConfig, method: SplitRule) -> None:
 
 def _given(task: _Task) -> Cut:
     regions = [_whole(source, task, cast("SplitName", source.split)) for source in task.sources]
-    words = "split given by the dataset"
+    words = f"split listed by group: {_groups_told(task)}" if task.config.listed else "split given by the dataset"
     if not task.config.validation or any(region.split == "validation" for region in regions):
         return regions, words
     share = task.config.validation
@@ -185,6 +219,10 @@ def _given(task: _Task) -> Cut:
     return carved + [
         region for region in regions if region.split != "train"
     ], f"{words}, validation taken from its training part: {how}"
+
+
+def _groups_told(task: _Task) -> str:
+    return _tally(split for split, _ in {(source.split, source.group) for source in task.sources})
 
 
 def _groups_suffice(task: _Task) -> bool:
@@ -366,6 +404,11 @@ def _plain(region: Region, root: Path) -> dict[str, object]:
 
 def _relative(path: str, root: Path) -> str:
     return Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else str(Path(path).resolve())
+
+
+def _tuples(value: object) -> Any:
+    """JSON's lists as tuples, at any depth."""
+    return tuple(_tuples(inner) for inner in value) if isinstance(value, list) else value
 
 
 def _region(plain: dict, root: Path) -> Region:

@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terralean.data.config import DataConfig
+from terralean.data.familiar import settings
 from terralean.data.reading import Reader
-from terralean.data.split import Region
-from terralean.errors import DatasetError
+from terralean.data.split import Region, Split
+from terralean.errors import DatasetError, LabelError
+from terralean.raster.coding import Coding
+from terralean.raster.grid import Window
 from terralean.spec import IGNORE, Bands, Classes, Normalisation
 
 log = logging.getLogger(__name__)
@@ -66,12 +69,11 @@ class Moments:
         return np.sqrt(self.squares / max(self.count, 1))
 
 
-def measure(regions: Sequence[Region], *, classes: Classes, bands: Bands, config: DataConfig, seed: int) -> Statistics:
-    """Stream the regions once. Raises DatasetError where nothing is valid or a band is constant.
-
-    A class without a pixel is warned of: it can be mapped by no model trained on these regions.
-    """
-    reader, rng = Reader(classes=classes, config=config), np.random.default_rng(seed)
+def measure(
+    regions: Sequence[Region], *, classes: Classes, coding: Coding, bands: Bands, config: DataConfig, seed: int
+) -> Statistics:
+    """Stream the regions once. Raises DatasetError where nothing is valid or a band is constant."""
+    reader, rng = Reader(classes=classes, coding=coding, config=config), np.random.default_rng(seed)
     keep = int(np.clip(POSITIONS // max(1, len(regions) * len(classes)), 16, POSITIONS_EACH))
     moments = no_moments(len(bands))
     counts = np.zeros((len(regions), len(classes)), dtype=np.int64)
@@ -89,13 +91,45 @@ def measure(regions: Sequence[Region], *, classes: Classes, bands: Bands, config
     normalisation = normalise(
         moments, bands=bands, where=f"the {len(names)} training images, {names[0]} for one" if names else "no image"
     )
-    _warn_of_missing(counts.sum(axis=0), classes)
     return Statistics(
         normalisation=normalisation,
         class_pixels=tuple(int(n) for n in counts.sum(axis=0)),
         valid_pixels=moments.count,
         index=LabelIndex(counts=counts, positions=tuple(positions)),
     )
+
+
+def check_learnable(statistics: Statistics, split: Split, *, classes: Classes, config: DataConfig) -> None:
+    """Raise LabelError where a class has no training pixel: no model can learn it, and no score of it means anything."""
+    lacking = [i for i, pixels in enumerate(statistics.class_pixels) if not pixels]
+    if not lacking:
+        return
+    names = [classes.names[i] for i in lacking]
+    reader = Reader(classes=classes, coding=split.coding, config=config)
+    told = [f"{classes.names[i]} ({_where(i, split, reader)})" for i in lacking]
+    raise LabelError(
+        f"no training pixel of {', '.join(told)}: the model cannot learn it; label some in the training images, split the data "
+        f"otherwise (data.split, --seed), or leave the class out: {settings({'ignore': [*config.ignore, *names]})}"
+    )
+
+
+def _where(cls: int, split: Split, reader: Reader) -> str:
+    """In which other splits a class is, with an image for each; else in which image between them."""
+    found = []
+    for name in ("validation", "test"):
+        pixels = {region.image: _pixels(cls, region.image, region.label, region.window, reader) for region in split.of(name)}
+        if total := sum(pixels.values()):
+            found.append(f"{total} px in the {name} split, {max(pixels, key=lambda image: pixels[image])} for one")
+    if found:
+        return "; ".join(found)
+    for region in split.of("train"):
+        if pixels_between := _pixels(cls, region.image, region.label, reader.grid(region.image).window, reader):
+            return f"{pixels_between} px in {region.image}, all in the gap between the splits"
+    return "none in any split"
+
+
+def _pixels(cls: int, image: str, label: str, window: Window, reader: Reader) -> int:
+    return sum(int((reader.labels(image, label, strip) == cls).sum()) for strip in reader.strips(image, window))
 
 
 def moments_of(values: NDArray, valid: NDArray[np.bool_]) -> Moments:
@@ -151,9 +185,3 @@ def _collect(samples: Iterable[_Sample], labels: NDArray[np.uint8], *, row: int,
         if len(flat):
             rows, cols = np.divmod(flat, labels.shape[1])
             sample.add(np.stack([rows + row, cols + col], axis=-1).astype(np.int32))
-
-
-def _warn_of_missing(pixels: NDArray[np.int64], classes: Classes) -> None:
-    missing = [name for name, count in zip(classes.names, pixels, strict=True) if count == 0]
-    if missing:
-        log.warning("no training pixel of %s: the model cannot learn it; label some, or take the class out", ", ".join(missing))

@@ -20,6 +20,7 @@ from terralean.evaluate import metrics
 from terralean.mapping.plan import Plan
 from terralean.mapping.strips import Strip, strips
 from terralean.predict import Predictor
+from terralean.raster.coding import Coding
 from terralean.raster.grid import Window
 from terralean.raster.scene import open_scene
 from terralean.spec import IGNORE
@@ -63,11 +64,16 @@ class Measured:
 
 
 def measure(
-    predictor: Predictor, regions: Sequence[Region], *, config: DataConfig, progress: Callable[[int, int], None]
+    predictor: Predictor,
+    regions: Sequence[Region],
+    *,
+    coding: Coding,
+    config: DataConfig,
+    progress: Callable[[int, int], None],
 ) -> Measured:
     """Map every region as `terralean map` would and count."""
     card = predictor.card
-    reader = Reader(classes=card.classes, config=config)
+    reader = Reader(classes=card.classes, coding=coding, config=config)
     total = sum(region.window.pixels for region in regions)
     tally = _Tally(classes=len(card.classes), side=_block_side(total))
     picture = _Picture(max(regions, key=lambda region: region.window.pixels))

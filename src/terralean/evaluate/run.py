@@ -20,9 +20,11 @@ import torch
 from numpy.typing import NDArray
 
 import terralean
-from terralean.data.config import DataConfig
+from terralean.data.config import DataConfig, SplitConfig
+from terralean.data.conventions import check_labels
 from terralean.data.index import find
 from terralean.data.leakage import Leakage, check_leakage
+from terralean.data.legend import Legend
 from terralean.data.reading import Reader
 from terralean.data.split import Region, Split, load_split
 from terralean.errors import ConfigError, EmptySplit, OutputFailed
@@ -70,7 +72,7 @@ def run_evaluation(
     if data is not None and out is None:
         raise ConfigError(f"say with --out where the report on {data} goes; without --out it would replace the run's own")
     split = _test_split(run, card, data=data, config=config)
-    measured = measure(predictor, split.of("test"), config=config, progress=progress)
+    measured = measure(predictor, split.of("test"), coding=split.coding, config=config, progress=progress)
     found = Found(
         card=card,
         run=run,
@@ -111,8 +113,9 @@ def _test_split(run: Path, card: Card, *, data: Path | None, config: DataConfig)
         if not own.of("test"):
             raise EmptySplit(f"{run} has no test split; name labelled data with --data, or train with data.split.test above 0")
         return own
-    names, colours = card.classes.names, tuple(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in card.classes.colours)
-    dataset = find(data, replace(config, classes=names, colours=colours))
+    config = _elsewhere(config, data)
+    dataset = find(data, config, legend=Legend(classes=card.classes, coding=own.coding))
+    check_labels(dataset, config)
     check_bands(dataset.bands, card.bands, scene=str(data))
     test = [
         Region(
@@ -124,7 +127,15 @@ def _test_split(run: Path, card: Card, *, data: Path | None, config: DataConfig)
         )
         for source in dataset.sources
     ]
-    return replace(own, regions=(*own.of("train"), *test), rule=f"all of {data}")
+    return replace(own, regions=(*own.of("train"), *test), coding=dataset.coding, rule=f"all of {data}")
+
+
+def _elsewhere(config: DataConfig, data: Path) -> DataConfig:
+    """How other data than the run's own are read: which groups train says nothing of them, nor do folders they do not have."""
+    config = replace(config, split=SplitConfig())
+    if config.images is not None and not (data / config.images).is_dir():
+        return replace(config, images=None, labels=None)
+    return config
 
 
 # What it is compared with.
@@ -145,7 +156,7 @@ def _is_there(image: str) -> bool:
 
 def _baselines(card: Card, split: Split, *, config: DataConfig) -> tuple[report.Baseline, ...]:
     """The commonest class and a random forest on single pixels, on random test pixels."""
-    reader = Reader(classes=card.classes, config=config)
+    reader = Reader(classes=card.classes, coding=split.coding, config=config)
     train_values, train_labels = _pixels(reader, split.of("train"), count=FOREST_TRAIN_PX, seed=0)
     values, labels = _pixels(reader, split.of("test"), count=FOREST_TEST_PX, seed=1)
     forest = baselines.pixel_forest(train_values, train_labels, seed=0)

@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terralean.data.config import DataConfig, SplitName
+from terralean.data.conventions import doubts
 from terralean.data.deal import NAMES
-from terralean.data.index import Dataset, Source, find, listed
+from terralean.data.familiar import familiar_set, settings
+from terralean.data.index import Dataset, Source, find
 from terralean.data.leakage import check_leakage, duplicates
 from terralean.data.reading import Reader
 from terralean.data.split import Split, make_split
+from terralean.data.words import listed
 from terralean.errors import GridMismatch, LabelError, TerraleanError, UnreadableScene
 from terralean.inspect.finding import Finding, worst_first
 from terralean.inspect.scene import VIEW_PX, BandValues, band_values, percent, undeclared
@@ -85,8 +88,9 @@ def describe_dataset(path: Path, config: DataConfig, *, seed: int = 0) -> Datase
         return DatasetReport(root=str(path), layout="not understood", findings=(finding,))
     contents = _read_all(dataset, config)
     report = _report(dataset, contents)
-    findings = [*_faults(report), *_balance(report), *_looks(report), *_void(contents.void)]
-    if contents.sound and not any(finding.severity == "error" for finding in findings):
+    blocking = [*_faults(report), *_one_class(report), *_looks(report)]
+    findings = [*blocking, *_balance(report), *_void(contents.void), *_conventions(dataset, config)]
+    if contents.sound and not any(finding.severity == "error" for finding in blocking):
         report, more = _with_split(report, dataset, config, seed=seed)
         findings += more
     return replace(report, findings=worst_first(findings))
@@ -114,7 +118,7 @@ class _Contents:
 
 
 def _read_all(dataset: Dataset, config: DataConfig) -> _Contents:
-    reader = Reader(classes=dataset.classes, config=config)
+    reader = Reader(classes=dataset.classes, coding=dataset.coding, config=config)
     contents = _Contents(counts=np.zeros(len(dataset.classes), dtype=np.int64))
     for source in dataset.sources:
         _view(source, config, dataset.bands, contents)
@@ -214,20 +218,22 @@ def _faults(report: DatasetReport) -> Iterable[Finding]:
         yield Finding(severity="warning", message=message, fix="keep one of each, or give copies one group in index.csv")
 
 
-def _balance(report: DatasetReport) -> Iterable[Finding]:
+def _one_class(report: DatasetReport) -> Iterable[Finding]:
     labelled = [share for share in report.classes if share.pixels]
-    if not labelled:
-        if not (report.misaligned or report.faulty_labels or report.unreadable):
-            fix = "check that the label values are 0, 1, ... and that 255 is not a class"
-            yield Finding(severity="error", message="no pixel has a label", fix=fix)
-        return
+    if not labelled and not (report.misaligned or report.faulty_labels or report.unreadable):
+        fix = "check that the label values are 0, 1, ... and that 255 is not a class"
+        yield Finding(severity="error", message="no pixel has a label", fix=fix)
     if len(labelled) == 1:
         fix = "label a second class; where 255 was meant as one, write it as 1"
         yield Finding(severity="error", message=f"all labels are of one class, {labelled[0].name}", fix=fix)
+
+
+def _balance(report: DatasetReport) -> Iterable[Finding]:
+    labelled = [share for share in report.classes if share.pixels]
     missing = [share.name for share in report.classes if not share.pixels]
-    if missing:
-        fix = "label some, or take the class out of classes.csv"
-        yield Finding(severity="warning", message=f"no pixel is labelled {', '.join(missing)}", fix=fix)
+    if missing and labelled:
+        fix = "label some, or leave the class out with data.ignore; training refuses a class it never sees"
+        yield Finding(severity="error", message=f"no pixel is labelled {', '.join(missing)}", fix=fix)
     scarce = [f"{share.name} ({share.pixels} px)" for share in labelled if share.share < SCARCE]
     if scarce:
         fix = "label more of it, or expect a score with wide intervals; data.rare_share shows it more often in training"
@@ -255,6 +261,22 @@ def _void(images: Sequence[str]) -> Iterable[Finding]:
         yield Finding(severity="warning", message=message, fix=fix)
 
 
+def _conventions(dataset: Dataset, config: DataConfig) -> Iterable[Finding]:
+    """Numbers that look shifted or mixed; and whose numbers they are, where nobody has named the classes."""
+    try:
+        found = doubts(dataset, config)
+    except TerraleanError:
+        return  # labels that cannot be counted, or groups that are not listed, are findings of their own
+    for doubt in found:
+        stops = doubt.kind == "error" or (doubt.kind == "doubt" and not config.trust_labels)
+        yield Finding(severity="error" if stops else "warning", message=doubt.message)
+    numbers = dataset.coding.numbers(len(dataset.classes))
+    whose = familiar_set(numbers)
+    if whose is not None and dataset.classes.names == tuple(f"class {number}" for number in numbers):
+        fix = f"if they are these: {settings({'label_values': whose.values, 'ignore': whose.ignored})}"
+        yield Finding(severity="note", message=f"the labels hold the numbers of {whose.name}", fix=fix)
+
+
 # Split and leaks.
 
 
@@ -280,7 +302,7 @@ def _with_split(
 
 
 def _split_shares(split: Split, dataset: Dataset, config: DataConfig) -> dict[SplitName, SplitShare]:
-    reader, out = Reader(classes=dataset.classes, config=config), {}
+    reader, out = Reader(classes=dataset.classes, coding=dataset.coding, config=config), {}
     for name in NAMES:
         regions = split.of(name)
         counts = np.zeros(len(dataset.classes) + 1, dtype=np.int64)
@@ -307,4 +329,4 @@ def _unlearnt(shares: dict[SplitName, SplitShare], dataset: Dataset) -> Iterable
         if lacking and share.regions:
             message = f"the {name} split has no pixel of {', '.join(lacking)}"
             fix = "another seed, smaller blocks (data.split.block_px), or more labels"
-            yield Finding(severity="warning" if name == "train" else "note", message=message, fix=fix)
+            yield Finding(severity="error" if name == "train" else "note", message=message, fix=fix)

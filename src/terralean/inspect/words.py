@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from terralean.data.index import listed
+from terralean.data.words import listed
 from terralean.inspect.dataset import DatasetReport
 from terralean.inspect.describe import Report
 from terralean.inspect.finding import Finding

@@ -1,21 +1,38 @@
-"""Labels onto the grid of an image: from a raster of class numbers or from polygons in a vector file.
+"""Labels onto the grid of an image: from a raster of class numbers or colours, or from polygons in a vector file.
 
-In a label raster 0 to K-1 are classes. 255, the file's nodata value, and pixels that a mask or alpha band hides are ignored.
-A nodata value of 0 is taken for class 0 all the same: many programs set it on rasters in which 0 is the first class.
+One band holds class numbers: 0 to K-1 unless a Coding says otherwise. 255, the file's nodata value, and pixels that a mask or
+alpha band hides are ignored. A nodata value of 0 is taken for class 0 all the same, where there is a class stored as 0: many
+programs set it on rasters in which 0 is the first class. A palette is not looked at: the numbers count.
+Three bands of bytes hold colours, as the Coding lists them; a nodata value means nothing there.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
 
 from terralean.errors import LabelError
+from terralean.raster.coding import (
+    PLAIN,
+    Coding,
+    Colour,
+    apart,
+    as_hex,
+    from_colours,
+    from_numbers,
+    packed,
+    unpacked,
+)
 from terralean.raster.grid import Grid, Window, check_same_grid
 from terralean.raster.polygons import burn_polygons, field_values, is_vector
 from terralean.raster.scene import Scene, describe
@@ -24,10 +41,25 @@ from terralean.spec import IGNORE, Classes
 log = logging.getLogger(__name__)
 
 STRIP_PIXELS = 2**24  # read at once when a whole label raster is looked through
+COLOUR_BANDS = 3
+SMEARED = 24  # distinct colours that are no class, from which they come of lossy compression or resampling
+MOST_COLOURS = 4096  # counted; a raster with more is a picture, not labels
+BLACK = (0, 0, 0)
+NEAR = 24  # largest difference of a channel at which reading a colour as its nearest is proposed
+SHOWN = 10  # wrong numbers or colours named in an error
+
+Counted = dict[Any, int]  # by number, name or colour
 
 
 def read_labels(
-    path: str | Path, *, like: Grid, window: Window, classes: Classes | None, field: str | None = None, name: str
+    path: str | Path,
+    *,
+    like: Grid,
+    window: Window,
+    classes: Classes | None,
+    coding: Coding = PLAIN,
+    field: str | None = None,
+    name: str,
 ) -> NDArray[np.uint8]:
     """Class values (h, w) in a window of the image `name`, whose grid is `like`; 255 where there is no label.
 
@@ -35,55 +67,116 @@ def read_labels(
     `classes` any value 0..254 passes. Raises MissingFile, LabelError, and GridMismatch where a label raster lies elsewhere.
     """
     if is_vector(path):
-        return burn_polygons(str(path), like=like, window=window, classes=classes, field=field, name=name)
-    with _open(path) as scene:
+        return burn_polygons(str(path), like=like, window=window, classes=classes, coding=coding, field=field, name=name)
+    with _open(path, coding) as scene:
         check_same_grid(like, scene.grid, image_name=name, mask_name=str(path))
         values, valid = scene.read(window)
-    return checked(values[0], valid, classes=classes, path=str(path))
+    if coding.colours is not None and (colours := palette(path)):
+        values = _painted(values[0], colours)
+    if len(values) == COLOUR_BANDS:
+        return _coloured(values, valid, classes=classes, coding=coding, path=str(path))
+    return _numbered(values[0], valid, classes=classes, coding=coding, path=str(path))
 
 
-def label_values(path: str | Path, *, field: str | None = None) -> dict[int, int] | dict[str, int]:
-    """What a label file holds, in order: class value to number of pixels, or for polygons class value or name to their number.
+def label_values(path: str | Path, *, field: str | None = None) -> Counted:
+    """What a label file holds, in order: number or colour to pixels, or for polygons class value or name to their number.
 
     Ignored pixels are not counted. A raster is read in strips.
     """
+    counts = count_stored(path, coding=PLAIN, field=field)
+    if set(counts) == {0} and _hidden(str(path), *_stamp(path)):
+        log.warning("%s holds 0 and 255 only, and 255 means ignored: if it is a class, write it as 1", path)
+    return counts
+
+
+def count_stored(path: str | Path, *, coding: Coding, field: str | None = None) -> Counted:
+    """`label_values` of labels with a coding. A file is counted once as long as it does not change."""
     if is_vector(path):
         return field_values(str(path), field=field)
-    counts: Counter[int] = Counter()
-    hidden = 0
-    with _open(path) as scene:
-        rows = max(1, STRIP_PIXELS // scene.grid.width)
-        for row in range(0, scene.grid.height, rows):
-            strip = Window(row=row, col=0, height=rows, width=scene.grid.width).cut(scene.grid.window)
-            values, valid = scene.read(strip)
-            hidden += int((values[0][valid] == IGNORE).sum())
-            counts.update(_counted(_whole(values[0], valid, path=str(path))))
-    if set(counts) == {0} and hidden:
-        log.warning("%s holds 0 and 255 only, and 255 means ignored: if it is a class, write it as 1", path)
-    return dict(sorted(counts.items()))
+    counts = dict(_counted_file(str(path), *_stamp(path), zero=0 in coding.listed(1))[0])
+    if coding.colours is not None and (colours := palette(path)):
+        painted: Counter[Colour] = Counter()
+        for number, pixels in counts.items():
+            painted[colours.get(number, BLACK)] += pixels
+        return dict(sorted(painted.items()))
+    return counts
 
 
-def checked(values: NDArray[Any], valid: NDArray[np.bool_], *, classes: Classes | None, path: str) -> NDArray[np.uint8]:
-    """Class values (h, w) with 255 where not valid; LabelError where a valid value is no class."""
-    whole = _whole(values, valid, path=path)
-    most = len(classes) if classes is not None else IGNORE
-    wrong = valid & (whole != IGNORE) & ((whole < 0) | (whole >= most))
-    if wrong.any():
-        raise LabelError(_strange(_counted(np.where(wrong, whole, IGNORE)), classes=classes, path=path))
-    return whole.astype(np.uint8)
+def is_coloured(path: str | Path) -> bool:
+    """Whether a label file is a raster of three bands of colours."""
+    return not is_vector(path) and _header(str(path), *_stamp(path))[0] == COLOUR_BANDS
 
 
-def _open(path: str | Path) -> Scene:
-    scene = describe(path, expected="a raster of class numbers or a vector file of polygons")
+def palette(path: str | Path) -> dict[int, Colour]:
+    """The colour of each number in a label raster; empty where the file says none."""
+    return {} if is_vector(path) else dict(_header(str(path), *_stamp(path))[1])
+
+
+def strange_numbers(wrong: Mapping[int, int], *, classes: Classes | None, coding: Coding, path: str) -> str:
+    """What to say of a label raster with pixels of numbers that are not listed."""
+    shown = _shown([f"{value} ({count} px)" for value, count in wrong.items()])
+    if classes is None:
+        expected = "class numbers are 0 to 254, 255 is ignored"
+    else:
+        pairs = zip(coding.numbers(len(classes)), classes.names, strict=True)
+        ignored = ", ".join(map(str, (*coding.ignored, IGNORE)))
+        expected = f"the classes are {', '.join(f'{value} {name}' for value, name in pairs)}; ignored: {ignored}"
+    fix = "name the missing classes, or say with data.label_values which numbers the classes have"
+    if len(wrong) == 1:
+        value = next(iter(wrong))
+        how = "add it to data.ignore" if coding.ignored else f'--set "data.ignore=[{value}]"'
+        fix += f"; if {value} means no label: {how}"
+    return f"{path} holds {shown}; {expected}; {fix}"
+
+
+def strange_colours(wrong: Mapping[Colour, int], *, classes: Classes | None, coding: Coding, path: str) -> str:
+    """What to say of a label raster with pixels of colours that are not listed."""
+    names = [f"class {i}" for i in range(len(coding.colours or ()))] if classes is None else classes.names
+    known = {colour: name for name, colour in zip(names, coding.colours or (), strict=True)}
+    known |= dict.fromkeys(coding.ignored_colours, "ignored")
+    ordered = sorted(wrong, key=lambda colour: -wrong[colour])
+    shown = _shown([f"{as_hex(colour)} ({wrong[colour]} px, {_nearest(colour, known)})" for colour in ordered])
+    expected = ", ".join(f"{as_hex(colour)} {name}" for colour, name in known.items())
+    start = f"{path} holds colours that are no class: {shown}; the classes are {expected}; "
+    if len(wrong) > 1 and all(len(set(colour)) == 1 for colour in wrong):
+        return start + f"its three bands are equal, so they are numbers: keep one, gdal_translate -b 1 {path} OUT"
+    if len(wrong) > SMEARED or Path(path).suffix.lower() in (".jpg", ".jpeg"):
+        return start + (
+            f"{len(wrong)} of them, as lossy compression (JPEG) or resampling smears colours; take the original PNG or TIFF "
+            "and resample it by nearest neighbour; near ones alone are read with data.colour_tolerance"
+        )
+    far = max(min(apart(colour, other) for other in known) for colour in wrong)
+    near = f"; if each is meant as its nearest: --set data.colour_tolerance={far}" if far <= NEAR else ""
+    return start + f"give them a class (data.classes, data.colours), or list those without one in data.ignore{near}"
+
+
+def _open(path: str | Path, coding: Coding) -> Scene:
+    scene = describe(path, expected="a raster of class numbers or colours, or a vector file of polygons")
+    if len(scene.bands) == COLOUR_BANDS and scene.bands.dtype == "uint8":
+        return replace(scene, nodata_values=(None,) * COLOUR_BANDS)  # any 255 or 0 in a band would hide whole classes
     if len(scene.bands) != 1:
         scene.close()
         raise LabelError(
-            f"{path} has {len(scene.bands)} bands; labels are one band of class numbers 0 to K-1 (255: ignored); "
-            "if its colours stand for classes, write one number per colour"
+            f"{path} has {len(scene.bands)} bands of {scene.bands.dtype}; labels are one band of class numbers (255: ignored) "
+            "or three bands of bytes, red, green and blue, whose colours stand for classes"
         )
-    if scene.nodata == 0:
+    if scene.nodata == 0 and 0 in coding.listed(1):
         return replace(scene, nodata_values=(None,))
     return scene
+
+
+# Numbers.
+
+
+def _numbered(
+    values: NDArray[Any], valid: NDArray[np.bool_], *, classes: Classes | None, coding: Coding, path: str
+) -> NDArray[np.uint8]:
+    whole = _whole(values, valid, path=path)
+    labels, wrong = from_numbers(whole, coding=coding, classes=None if classes is None else len(classes))
+    if wrong.any():
+        counts = _counted(np.where(wrong, whole, np.array(IGNORE, dtype=whole.dtype)))
+        raise LabelError(strange_numbers(counts, classes=classes, coding=coding, path=path))
+    return labels
 
 
 def _whole(values: NDArray[Any], valid: NDArray[np.bool_], *, path: str) -> NDArray[Any]:
@@ -102,18 +195,103 @@ def _whole(values: NDArray[Any], valid: NDArray[np.bool_], *, path: str) -> NDAr
 
 def _counted(values: NDArray[Any]) -> dict[int, int]:
     """Pixels of each value but 255."""
-    found, counts = np.unique(values, return_counts=True)
-    return {int(value): int(count) for value, count in zip(found, counts, strict=True) if value != IGNORE}
+    return {value: count for value, count in _tally(values.ravel()) if value != IGNORE}
 
 
-def _strange(wrong: dict[int, int], *, classes: Classes | None, path: str) -> str:
-    shown = ", ".join(f"{value} ({count} px)" for value, count in list(wrong.items())[:10])
-    more = f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""  # noqa: PLR2004 - ten lines say enough
-    if classes is None:
-        expected = "class numbers are 0 to 254, 255 is ignored"
-    else:
-        expected = f"the classes are {', '.join(f'{value} {name}' for value, name in enumerate(classes.names))}; 255 is ignored"
-    fix = "number the classes from 0, name the missing ones"
-    if len(wrong) == 1:
-        fix += f", or if {next(iter(wrong))} means no label, declare it: gdal_edit.py -a_nodata {next(iter(wrong))}"
-    return f"{path} holds {shown}{more}; {expected}; {fix}"
+# Colours.
+
+
+def _painted(numbers: NDArray[Any], colours: Mapping[int, Colour]) -> NDArray[np.uint8]:
+    """Numbers (h, w) of a palette as colours (3, h, w)."""
+    table = np.zeros((np.iinfo(numbers.dtype).max + 1, COLOUR_BANDS), dtype=np.uint8)
+    table[list(colours)] = list(colours.values())
+    return np.moveaxis(table[numbers], -1, 0)
+
+
+def _coloured(
+    values: NDArray[np.uint8], valid: NDArray[np.bool_], *, classes: Classes | None, coding: Coding, path: str
+) -> NDArray[np.uint8]:
+    if coding.colours is None:
+        raise LabelError(f"{path} holds colours; say which class has which with data.classes and data.colours")
+    labels, wrong = from_colours(values, coding=coding)
+    wrong &= valid
+    if wrong.any():
+        counts = _counted_colours(values, wrong)
+        raise LabelError(strange_colours(counts, classes=classes, coding=coding, path=path))
+    return np.where(valid, labels, np.uint8(IGNORE))
+
+
+def _counted_colours(values: NDArray[np.uint8], where: NDArray[np.bool_]) -> Counter[Colour]:
+    """Pixels of each colour."""
+    return Counter({unpacked(code): count for code, count in _tally(packed(values)[where])})
+
+
+def _nearest(colour: Colour, known: Mapping[Colour, str]) -> str:
+    if not known:
+        return "no class has a colour"
+    near = min(known, key=lambda other: (apart(colour, other), other))
+    return f"nearest: {known[near]} {as_hex(near)}, {apart(colour, near)} off"
+
+
+# Whole files.
+
+
+def _tally(values: NDArray[Any]) -> list[tuple[int, int]]:
+    """Each value of (n,) and how often it is there. Runs of one value are counted at once: labels have long ones."""
+    starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]])[: values.size])
+    found, place = np.unique(values[starts], return_inverse=True)
+    counts = np.bincount(place, weights=np.diff(starts, append=values.size), minlength=len(found))
+    return [(int(value), int(count)) for value, count in zip(found, counts, strict=True)]
+
+
+def _stamp(path: str | Path) -> tuple[int, int]:
+    """Changes when the file does; a file that is not local is taken to stay as it is."""
+    if not os.path.exists(path):
+        return 0, 0
+    found = os.stat(path)
+    return found.st_mtime_ns, found.st_size
+
+
+def _hidden(path: str, changed: int, size: int) -> bool:
+    return _counted_file(path, changed, size, zero=True)[1]
+
+
+@lru_cache(maxsize=65536)
+def _header(path: str, changed: int, size: int) -> tuple[int, tuple[tuple[int, Colour], ...]]:
+    """Number of bands, and the palette."""
+    with _open(path, PLAIN) as scene, scene.source.dataset() as dataset:
+        if dataset.colorinterp[scene.positions[0] - 1] != ColorInterp.palette:
+            return len(scene.bands), ()
+        table = dataset.colormap(scene.positions[0])
+    return 1, tuple((number, colour[:3]) for number, colour in sorted(table.items()))
+
+
+@lru_cache(maxsize=65536)
+def _counted_file(path: str, changed: int, size: int, *, zero: bool) -> tuple[tuple[tuple[Any, int], ...], bool]:
+    """Pixels of each number or colour, in order, and whether valid pixels hold 255; with `zero`, nodata 0 is a number."""
+    counts: Counter[Any] = Counter()
+    hidden = False
+    with _open(path, PLAIN if zero else Coding(values=())) as scene:
+        for values, valid in _strips(scene):
+            if len(values) == COLOUR_BANDS:
+                counts.update(_counted_colours(values, valid))
+            else:
+                hidden |= bool((values[0][valid] == IGNORE).any())
+                counts.update(_counted(_whole(values[0], valid, path=path)))
+            if len(counts) > MOST_COLOURS:
+                raise LabelError(
+                    f"{path} holds more than {MOST_COLOURS} different {'colours' if len(values) > 1 else 'numbers'}: that is "
+                    "a picture, or labels smeared by lossy compression (JPEG) or resampling; give the original labels"
+                )
+    return tuple(sorted(counts.items())), hidden
+
+
+def _strips(scene: Scene) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
+    rows = max(1, STRIP_PIXELS // scene.grid.width)
+    for row in range(0, scene.grid.height, rows):
+        yield scene.read(Window(row=row, col=0, height=rows, width=scene.grid.width).cut(scene.grid.window))
+
+
+def _shown(items: list[str]) -> str:
+    more = len(items) - SHOWN
+    return ", ".join(items[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -26,6 +26,7 @@ from pyproj import CRS, Transformer
 from rasterio.features import rasterize
 
 from terralean.errors import GridMismatch, LabelError
+from terralean.raster.coding import PLAIN, Coding
 from terralean.raster.grid import Grid, Window
 from terralean.raster.source import check_there
 from terralean.spec import IGNORE, Classes
@@ -44,7 +45,14 @@ def is_vector(path: str | Path) -> bool:
 
 
 def burn_polygons(
-    path: str, *, like: Grid, window: Window, classes: Classes | None, field: str | None, name: str
+    path: str,
+    *,
+    like: Grid,
+    window: Window,
+    classes: Classes | None,
+    coding: Coding = PLAIN,
+    field: str | None,
+    name: str,
 ) -> NDArray[np.uint8]:
     """Class values (h, w) in a window of the image `name`, 255 outside all polygons. Only polygons near the window are read."""
     labels = np.full((window.height, window.width), IGNORE, dtype=np.uint8)
@@ -60,7 +68,7 @@ def burn_polygons(
         return labels
     column = choose_field(path, layer["fields"], layer["dtypes"], field=field)
     polygons, found = _near(path, layer, column=column, bbox=_bounds(like.crop(inside), theirs, margin=NEAR))
-    values = class_values(found, classes=classes, path=path, field=column)
+    values = class_values(found, classes=classes, coding=coding, path=path, field=column)
     shapes = [pair for pair in zip(_brought_home(polygons, theirs, like), values, strict=True) if not pair[0].is_empty]
     if shapes:
         labels[inside.slices(origin=window)] = rasterize(
@@ -107,16 +115,19 @@ def choose_field(path: str, fields: Sequence[str], dtypes: Sequence[str], *, fie
     return able[0]
 
 
-def class_values(found: NDArray[Any], *, classes: Classes | None, path: str, field: str) -> list[int]:
-    """Class values of attribute values: numbers as they are, names by their place among the classes."""
+def class_values(found: NDArray[Any], *, classes: Classes | None, coding: Coding = PLAIN, path: str, field: str) -> list[int]:
+    """Class values of attribute values: names by their place among the classes, numbers as the coding has them."""
     _check_filled(found, path=path, field=field)
-    known = {name: value for value, name in enumerate(classes.names)} if classes is not None else {}
-    most = len(known) if classes is not None else IGNORE
+    names = {name: value for value, name in enumerate(classes.names)} if classes is not None else {}
+    names |= dict.fromkeys(coding.ignored_names, IGNORE)
+    stored = coding.numbers(len(classes) if classes is not None else IGNORE)
+    numbers: dict[int | None, int] = {number: value for value, number in enumerate(stored)}
+    numbers |= dict.fromkeys((*coding.ignored, IGNORE), IGNORE)
     distinct = {_plain(value) for value in found}
-    values = {raw: number for raw in distinct if (number := known.get(str(raw), _number(raw))) is not None}
-    wrong = {raw for raw in distinct if not (0 <= values.get(raw, -1) < most or values.get(raw) == IGNORE)}
-    if wrong:
-        raise LabelError(_strange(wrong, classes=classes, path=path, field=field))
+    meant = {raw: names.get(str(raw), numbers.get(_number(raw))) for raw in distinct}
+    values = {raw: value for raw, value in meant.items() if value is not None}
+    if wrong := distinct - values.keys():
+        raise LabelError(_strange(wrong, classes=classes, coding=coding, path=path, field=field))
     return [values[_plain(value)] for value in found]
 
 
@@ -252,11 +263,11 @@ def _plain(value: Any) -> int | str:
 
 
 def _number(raw: int | str) -> int | None:
-    """The class value that is written as a number, as text too."""
+    """The number, written as text too."""
     return int(raw) if isinstance(raw, int) or raw.isdecimal() else None
 
 
-def _strange(wrong: set[int | str], *, classes: Classes | None, path: str, field: str) -> str:
+def _strange(wrong: set[int | str], *, classes: Classes | None, coding: Coding, path: str, field: str) -> str:
     if classes is None:
         return (
             f"{path}: {field!r} holds {', '.join(sorted(map(repr, wrong)))}, which are no class numbers 0 to 254; "
@@ -266,7 +277,9 @@ def _strange(wrong: set[int | str], *, classes: Classes | None, path: str, field
     for raw in sorted(map(str, wrong)):
         near = get_close_matches(raw, classes.names, n=1)
         hints.append(f"{raw!r}" + (f" (nearest: {near[0]})" if near else ""))
+    numbers = coding.numbers(len(classes))
+    told = f"{numbers[0]} to {numbers[-1]}" if coding.values is None else ", ".join(map(str, numbers))
     return (
-        f"{path}: {field!r} holds {', '.join(hints)}; the classes are {', '.join(classes.names)}, or their numbers "
-        f"0 to {len(classes) - 1}; correct the attribute or add the class"
+        f"{path}: {field!r} holds {', '.join(hints)}; the classes are {', '.join(classes.names)}, or their numbers {told}; "
+        "correct the attribute, add the class, or list what is no class in data.ignore"
     )

@@ -114,8 +114,6 @@ def _check_keys(values: Any, config: Any, *, source: str, path: str) -> None:
         if key not in known:
             near = get_close_matches(str(key), known) or known
             raise ConfigError(f"{source}: no setting {path}{key}; nearest: {', '.join(path + name for name in near)}")
-        if value is None and type(None) in get_args(hints[key]):
-            continue
         if value is None and NoneType in get_args(hints[key]):
             continue
         for inner in (hints[key], *get_args(hints[key])):

@@ -6,12 +6,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from terralean.data.conventions import check_labels
 from terralean.data.crops import Crops, Tiles
 from terralean.data.index import find
 from terralean.data.leakage import check_leakage
 from terralean.data.samples import SampleCrops, Samples, measure_samples
 from terralean.data.split import Region, Split, make_split
-from terralean.data.statistics import measure
+from terralean.data.statistics import check_learnable, measure
 from terralean.spec import Bands, Classes, Normalisation
 from terralean.train.config import Experiment
 
@@ -38,17 +39,20 @@ def from_folder(experiment: Experiment, root: Path) -> Material:
     """Find, split, check and measure a folder of images and labels."""
     config, seed = experiment.data, experiment.seed
     dataset = find(root, config)
+    check_labels(dataset, config)
     split = make_split(dataset, config, seed=seed)
     train, validation = split.of("train"), split.of("validation")
-    statistics = measure(train, classes=dataset.classes, bands=dataset.bands, config=config, seed=seed)
+    classes, coding = dataset.classes, dataset.coding
+    statistics = measure(train, classes=classes, coding=coding, bands=dataset.bands, config=config, seed=seed)
+    check_learnable(statistics, split, classes=classes, config=config)
     length = experiment.train.batch * experiment.train.validate_every
     return Material(
         bands=dataset.bands,
-        classes=dataset.classes,
+        classes=classes,
         normalisation=statistics.normalisation,
         class_pixels=statistics.class_pixels,
-        crops=Crops(train, classes=dataset.classes, config=config, statistics=statistics, length=length, seed=seed),
-        validation=Tiles(validation, classes=dataset.classes, config=config) if validation else None,
+        crops=Crops(train, classes=classes, coding=coding, config=config, statistics=statistics, length=length, seed=seed),
+        validation=Tiles(validation, classes=classes, coding=coding, config=config) if validation else None,
         one_size=True,
         images=len({region.image for region in train}),
         split=split.rule,
