@@ -10,7 +10,7 @@ from typing import get_type_hints
 from torch import nn
 
 from terralean.errors import ConfigError, UnknownName
-from terralean.models import factseg, light, unet, unetformer, upernet
+from terralean.models import factseg, forest, light, unet, unetformer, upernet
 from terralean.models.timm_names import register
 
 Size = bool | int | float | str  # of a model's settings, as a recipe writes them
@@ -28,6 +28,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "unet_resnet18": unet.unet_resnet18,
     "unetformer_resnet18": unetformer.unetformer_resnet18,
     "factseg_resnet50": factseg.factseg_resnet50,
+    "forest": forest.forest,
 }
 
 
