@@ -35,6 +35,10 @@ def test_attention_counts_both_products_and_nothing_else(attention):
     assert count_macs(attention, query, key) == Macs(layers=0, attention=2 * (2 * 3) * 50 * 16 * 32)
 
 
+def test_a_module_that_only_compares_has_none():
+    assert count_macs(nn.Threshold(0.5, 0.0), torch.zeros(2, 3)) == Macs(layers=0, attention=0)
+
+
 def test_total_is_both():
     assert Macs(layers=3, attention=4).total == 7
 

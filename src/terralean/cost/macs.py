@@ -43,7 +43,7 @@ def count_macs(module: nn.Module, *inputs: Tensor) -> Macs:
     for part, was_training in training.items():
         part.training = was_training
     attention = layers = 0
-    for operator, flops in counter.get_flop_counts()["Global"].items():
+    for operator, flops in counter.get_flop_counts().get("Global", {}).items():
         if any(name in str(operator) for name in PRODUCTS):
             attention += flops // 2
         else:
