@@ -51,5 +51,5 @@ def test_a_backbone_named_in_the_recipe_is_in_the_card_and_back_when_loaded(data
     run(experiment(*changes), data=data, out=tmp_path / "run", device="cpu")
     assert read_card(tmp_path / "run").sizes == sizes
     predictor = load(tmp_path / "run", device="cpu")
-    assert predictor.model.backbone.name == "resnet18"
+    assert predictor.model.backbone.body.pretrained_cfg["architecture"] == "resnet18"
     assert predictor(100 * torch.rand(1, 2, 33, 45), torch.ones(1, 33, 45, dtype=torch.bool)).isfinite().all()

@@ -139,6 +139,15 @@ def test_classifiers_of_timm_fill_the_backbone(name, tmp_path):
     assert all(torch.equal(theirs[key.removeprefix("model.").replace(".", "_")], tensor) for key, tensor in body.items())
 
 
+@pytest.mark.parametrize(("name", "backbone"), [("unetformer_resnet18", "resnet18"), ("factseg_resnet50", "resnet50")])
+def test_other_segmenters_on_timm_take_its_classifiers_too(name, backbone, tmp_path):
+    classifier = timm.create_model(backbone, num_classes=7)
+    torch.save(classifier.state_dict(), tmp_path / "file.pth")
+    model = create(name, bands=3, classes=2)
+    assert load_pretrained(model, tmp_path / "file.pth") == f"the backbone of {tmp_path / 'file.pth'}"
+    assert torch.equal(model.backbone.layer4[1].conv2.weight, classifier.layer4[1].conv2.weight)
+
+
 def test_a_file_of_another_backbone_is_no_fit(tmp_path):
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "file.pth")
     with pytest.raises(WeightsDoNotFit, match=r"missing: layer1\.2\.bn1\.bias"):

@@ -69,7 +69,6 @@ class TimmPyramid(nn.Module):
 
     def __init__(self, name: str, *, bands: int, drop_path: float) -> None:
         super().__init__()
-        self.name = name
         plan = _plan(name, bands=bands, drop_path=drop_path)
         self.body = timm.create_model(name, **plan.options)
         self.positions, self.channels_last = plan.positions, plan.channels_last

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import cast
 
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from terralean.models.pyramid import TimmPyramid
 
@@ -33,14 +34,20 @@ def from_mmseg(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {_ours(name): tensor for name, tensor in state.items()}
 
 
-def from_timm(state: Mapping[str, Tensor], *, backbone: TimmPyramid) -> dict[str, Tensor]:
-    """What a state dict of timm's classifier holds for a backbone of that name, under the backbone's names.
+def timm_body(backbone: nn.Module) -> nn.Module | None:
+    """The network that timm built, of a backbone that is or holds one."""
+    body = backbone.body if isinstance(backbone, TimmPyramid) else backbone
+    return body if hasattr(body, "pretrained_cfg") else None
+
+
+def from_timm(state: Mapping[str, Tensor], *, body: nn.Module) -> dict[str, Tensor]:
+    """What a state dict of timm's classifier holds for the same network giving maps, under that network's names.
 
     What only the classifier uses is left out; names that the classifier does not have stay, for the caller to refuse.
     """
-    own = backbone.body.state_dict()
+    own = body.state_dict()
     with torch.device("meta"):
-        classifier = timm.create_model(backbone.name).state_dict()
+        classifier = timm.create_model(cast(dict[str, str], body.pretrained_cfg)["architecture"]).state_dict()
     found = {}
     for name, tensor in state.items():
         place = next((other for other in _as_maps(name) if other in own), None)

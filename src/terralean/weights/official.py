@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from terralean.errors import MissingFile, WeightsDoNotFit
 from terralean.models.lemevit import LeMeViT, LeMeViTConfig, LeMeViTPyramid
-from terralean.models.pyramid import TimmPyramid
 from terralean.weights.checkpoint import NAME, load_exactly
-from terralean.weights.layouts import from_mmseg, from_timm
+from terralean.weights.layouts import from_mmseg, from_timm, timm_body
 
 RENAMED = {"prototypes": "meta_tokens", "prototype_downsample": "meta_token_downsample"}
 AUXILIARY = "auxiliary."  # the head that only training has
@@ -77,11 +76,11 @@ def load_pretrained(model: nn.Module, path: Path) -> str:
     own = model.state_dict()
     if any(name in own and not name.startswith("backbone.") for name in state):
         return _load_whole(model, state, path=path)
-    backbone = getattr(model, "backbone", None)
+    backbone = getattr(model, "backbone", model)
     if isinstance(backbone, LeMeViTPyramid):
         load_exactly(backbone, _dense_of_size(state, backbone, path=path), source=str(path))
-    elif isinstance(backbone, TimmPyramid):
-        load_exactly(backbone.body, from_timm(state, backbone=backbone), source=str(path))
+    elif (body := timm_body(backbone)) is not None:
+        load_exactly(body, from_timm(state, body=body), source=str(path))
     else:
         raise WeightsDoNotFit(
             f"{path} holds no {type(model).__name__}, and backbones alone cannot be given to one; train it anew"
