@@ -55,7 +55,8 @@ def read_legend(folder: Path, labels: Sequence[str], config: DataConfig) -> Lege
     if coloured and named.colours is None:
         raise LabelError(_without_colours(coloured[0]))
     if not coloured:
-        coloured = _painted(labels, named, config)
+        meant = set() if named.colours is None else {*named.colours, *_colours_in(config)}
+        coloured = _painted(labels, meant, tolerance=config.colour_tolerance, trusted=config.trust_labels)
     names = {item for item in config.ignore if isinstance(item, str) and not item.startswith("#")}
     _check_ignored_names(names, named, labels)
     kept = named.without(names)
@@ -82,10 +83,11 @@ def _coding(kept: _Named, dropped: _Named, names: set[str], config: DataConfig, 
 
 def known_legend(legend: Legend, labels: Sequence[str], config: DataConfig) -> Legend:
     """A trained model's legend for other label files: the same, and their colours are those of the classes in maps."""
-    classes, coding = legend.classes, legend.coding
-    named = _Named(names=classes.names, values=coding.numbers(len(classes)), colours=classes.colours)
-    if coding.colours is None and (any(is_coloured(label) for label in labels) or _painted(labels, named, config)):
-        return replace(legend, coding=replace(coding, colours=classes.colours))
+    coding, meant = legend.coding, {*legend.classes.colours, *legend.coding.ignored_colours}
+    if any(is_coloured(label) for label in labels) or _painted(
+        labels, meant, tolerance=coding.tolerance, trusted=config.trust_labels
+    ):
+        return replace(legend, coding=replace(coding, colours=legend.classes.colours))
     return legend
 
 
@@ -183,14 +185,13 @@ def _names_in_labels(labels: Sequence[str], config: DataConfig) -> tuple[list[st
 # Palettes.
 
 
-def _painted(labels: Sequence[str], named: _Named, config: DataConfig) -> list[str]:
-    """Label files whose palettes give the classes: all that have one, if what is used of these are listed colours.
+def _painted(labels: Sequence[str], meant: set[Colour], *, tolerance: int, trusted: bool) -> list[str]:
+    """Label files whose palettes give the classes: all that have one, if what is used of these are colours with a meaning.
 
     Raises LabelError where they are not, and yet a number has another colour in another file.
     """
     used = {label: _used_colours(label) for label in labels if palette(label)}
-    meant = {*(named.colours or ()), *_colours_in(config)}
-    if named.colours is not None and all(_near(c, meant, config.colour_tolerance) for t in used.values() for c in t.values()):
+    if all(_near(colour, meant, tolerance) for colours in used.values() for colour in colours.values()):
         return list(used)
     first: dict[int, tuple[Colour, str]] = {}
     for label, colours in used.items():
@@ -202,7 +203,7 @@ def _painted(labels: Sequence[str], named: _Named, config: DataConfig) -> list[s
                     "numbers but the colours stand for classes; say which with data.classes and data.colours, and list the "
                     "others in data.ignore; if it is the numbers all the same: --set data.trust_labels=true"
                 )
-                if not config.trust_labels:
+                if not trusted:
                     raise LabelError(message)
                 log.warning("%s", message)
                 return []
