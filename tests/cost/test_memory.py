@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from terralean.cost import memory
-from terralean.cost.memory import peak_memory
+from terralean.cost.memory import peak_memory, peak_since, restart_peak
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -41,9 +41,18 @@ def test_memory_held_before_does_not_count():
     assert peak_memory(kept.sum, device=CPU) < 8 * MIB
 
 
+def test_the_peak_of_a_stretch_of_work_forgets_what_was_held_before():
+    torch.ones(512 * MIB // 4)
+    assert restart_peak(CPU)
+    before = peak_since(CPU)
+    torch.ones(128 * MIB // 4)
+    assert (peak_since(CPU) - before) / MIB == pytest.approx(128, abs=16)
+
+
 def test_system_that_cannot_say_gives_none(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "RESET", tmp_path / "absent" / "clear_refs")
     assert held(1) is None
+    assert not restart_peak(CPU)
 
 
 @pytest.mark.gpu

@@ -165,6 +165,16 @@ def test_a_split_depends_on_the_seed_alone(tmp_path, write_scene):
     assert splits[0].regions != splits[2].regions
 
 
+def test_a_seed_of_the_split_goes_before_that_of_the_run(tmp_path, write_scene):
+    write_scene("a")
+    dataset = find(tmp_path, DataConfig())
+    fixed = DataConfig(split=SplitConfig(block_px=24, seed=1))
+    free = DataConfig(split=SplitConfig(block_px=24))
+    assert make_split(dataset, fixed, seed=0) == make_split(dataset, fixed, seed=7) == make_split(dataset, free, seed=1)
+    with pytest.raises(ConfigError, match=r"data\.split\.seed is 0 or more, got -1"):
+        SplitConfig(seed=-1)
+
+
 def test_judging_blocks_are_groups_of_their_own(tmp_path, write_scene):
     write_scene("a")
     split, _ = make(tmp_path, block_px=40, gap_px=8)

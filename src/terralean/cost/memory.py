@@ -1,4 +1,4 @@
-"""Peak memory of one call."""
+"""Peak memory of one call, and of a stretch of work."""
 
 from __future__ import annotations
 
@@ -19,6 +19,19 @@ def peak_memory(call: Callable[[], object], *, device: torch.device) -> int | No
     what a first call leaves behind is not in a second call's growth, so call once before.
     """
     return _peak_on_cuda(call, device) if device.type == "cuda" else _peak_of_process(call)
+
+
+def restart_peak(device: torch.device) -> bool:
+    """Forget the most memory held so far, so that `peak_since` tells of what follows. False where that cannot be done."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    return _reset_peak()
+
+
+def peak_since(device: torch.device) -> int:
+    """The most bytes held at once since a `restart_peak` that was True: by tensors on CUDA, else by the whole process."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status_bytes("VmHWM")
 
 
 def _peak_on_cuda(call: Callable[[], object], device: torch.device) -> int:

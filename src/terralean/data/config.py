@@ -50,6 +50,7 @@ class SplitConfig:
     gap_px: int | None = None  # from training to any pixel that judges, at least; None: 32, or a quarter of a block
     gap_m: float | None = None
     listed: ListedSplit | None = None  # the split of each group, by name, instead of a rule
+    seed: int | None = None  # of what is dealt at random; None: the run's, so that another training is tested elsewhere
 
     def __post_init__(self) -> None:
         for name in ("validation", "test"):
@@ -61,6 +62,8 @@ class SplitConfig:
                 "together they must stay below 1"
             )
         _check_above_zero(self, "data.split", ("block_px", "block_m"))
+        if self.seed is not None and self.seed < 0:
+            raise ConfigError(f"data.split.seed is 0 or more, got {self.seed}")
         for name in ("gap_px", "gap_m"):
             if (value := getattr(self, name)) is not None and value < 0:
                 raise ConfigError(f"data.split.{name} is a distance, 0 or more, got {value:g}")

@@ -75,7 +75,11 @@ class _Task:
 
 
 def make_split(dataset: Dataset, config: DataConfig, *, seed: int) -> Split:
-    """Deal the dataset's labelled pixels to train, validation and test. Raises EmptySplit where one comes out empty."""
+    """Deal the dataset's labelled pixels to train, validation and test. Raises EmptySplit where one comes out empty.
+
+    `seed` is the run's; a seed in the config goes before it.
+    """
+    seed = seed if config.split.seed is None else config.split.seed
     reader = Reader(classes=dataset.classes, coding=dataset.coding, config=config)
     settings = settle(config.split, [reader.grid(source.image) for source in dataset.sources])
     task = _Task(

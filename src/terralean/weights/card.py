@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from terralean.spec import Bands, Classes, Normalisation
 
 FORMAT = 1
 NAME = "card.json"
+SEED = re.compile(r"seed(0|[1-9][0-9]*)")  # folder of one of several seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +61,20 @@ def write_card(card: Card, folder: Path) -> None:
     part.replace(folder / NAME)
 
 
+def seed_folders(folder: Path) -> dict[int, Path]:
+    """The runs in a folder that was trained with several seeds, by seed in order; empty where it is a run of its own."""
+    if (folder / NAME).exists() or (folder / "recipe.yaml").exists() or not folder.is_dir():
+        return {}
+    found = {int(path.name[4:]): path for path in folder.iterdir() if SEED.fullmatch(path.name) and path.is_dir()}
+    return dict(sorted(found.items()))
+
+
 def read_card(folder: Path) -> Card:
     """The card of a checkpoint folder. Raises RunError where there is none, or one of another format."""
     path = folder / NAME
+    if seeds := seed_folders(folder):
+        several = ", ".join(map(str, seeds))
+        raise RunError(f"{folder} holds a run for each of the seeds {several}; name one of them, e.g. {seeds[min(seeds)]}")
     if not path.is_file():
         raise RunError(f"{folder} is not a finished run: it has no {NAME}; train it to the end, or give the run's own folder")
     try:
