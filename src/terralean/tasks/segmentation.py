@@ -84,7 +84,8 @@ class SegmentationLoss(nn.Module):
         The weighted cross-entropy and the weight of the labels that count; with Dice, three more of each class.
         """
         labelled = mask != IGNORE
-        counted = labelled if self.config.hardest == 1 else hardest(scores, mask, share=self.config.hardest)
+        choose = self.training and self.config.hardest < 1  # by batch and process: validation must not depend on these
+        counted = hardest(scores, mask, share=self.config.hardest) if choose else labelled
         target = mask.where(counted, -100)
         entropy = F.cross_entropy(
             scores.float(), target, self.weights, reduction="sum", label_smoothing=self.config.label_smoothing

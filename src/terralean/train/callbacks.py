@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -116,11 +117,18 @@ class MetricsLog(Callback):
 
 
 class EndAtOnce(Callback):
-    """Let a signal to end do so. Lightning's own handler speaks to the other processes from wherever they all are."""
+    """Let a signal to end do what it did before; the run goes on from its last state another time.
+
+    Lightning's handler speaks to the other processes from wherever they all are, and then ends with status 0.
+    """
+
+    def __init__(self) -> None:
+        self.before = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Undo the handler; the run goes on from its last state another time."""
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        """Undo the handler."""
+        if self.before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.before)
 
 
 class Tell(Callback):

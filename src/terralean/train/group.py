@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any, TypeVar, cast
 
 import torch
@@ -42,7 +43,7 @@ class Group:
         if self.store is None:
             return action()
         told = _gather(_attempt(action) if self.rank == 0 else (None, None))
-        self._settle([error for _, error in told])
+        self._settle([told[0][1]])
         return cast(T, told[0][0])
 
     def compare(self, facts: Mapping[str, object]) -> None:
@@ -53,7 +54,9 @@ class Group:
         lines = [line for name in facts for line in self._differences(name, [fact[name] for fact in told])]
         if lines:
             lines[MOST:] = [f"and {len(lines) - MOST} more"] if len(lines) > MOST else []
-            self._stop(RunError("\n  ".join(["the processes would not train the same:", *lines]) + "\ngive all the same"))
+            self._stop(
+                RunError("\n  ".join(["the processes would not train the same:", *lines]) + "\ngive all processes the same")
+            )
 
     @contextmanager
     def telling(self) -> Iterator[None]:
@@ -99,13 +102,21 @@ def joined(processes: Processes) -> Iterator[Group]:
     os.environ.update(address, RANK=str(processes.rank), WORLD_SIZE=str(processes.count))
     if processes.device.type == "cuda":
         torch.cuda.set_device(processes.device)
-    store, rank, count = next(dist.rendezvous("env://", timeout=PATIENCE))
+    meeting = _meet()
+    # A process may train several runs, one after the other: of each the words are its own.
+    store = dist.PrefixStore(f"run {meeting.add(processes.name, 1)}", meeting)
     backend = "nccl" if processes.device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
+    dist.init_process_group(backend, store=store, rank=processes.rank, world_size=processes.count, timeout=PATIENCE)
     try:
-        yield Group(names=tuple(_gather(processes.name)), rank=rank, store=store)
+        yield Group(names=tuple(_gather(processes.name)), rank=processes.rank, store=store)
     finally:
         dist.destroy_process_group()
+
+
+@cache
+def _meet() -> dist.Store:
+    """Where processes find one another; once, as a second meeting at the same place could find those who left the first."""
+    return next(dist.rendezvous("env://", timeout=PATIENCE))[0]
 
 
 def _gather(value: Any) -> list[Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+COMMAND = (sys.executable, "-m", "terralean.cli")
 HOST = "127.0.0.1"
 BROKEN_OFF_S = 5.0  # for the others to notice that one is gone, and to end by themselves
 ENDED_S = 10.0  # for one that was asked to end
@@ -26,13 +27,14 @@ def start(count: int, arguments: Sequence[str]) -> int:
     Where one process fails, all end.
     """
     store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
-    command = [sys.executable, "-m", "terralean.cli", *arguments]
     workers: list[subprocess.Popen[bytes]] = []
     with _ended_by_signal():
         try:
             for rank in range(count):
                 # In groups of their own, as Ctrl-C is for this process, which ends them.
-                workers.append(subprocess.Popen(command, env=_environment(count, rank, port=store.port), process_group=0))
+                workers.append(
+                    subprocess.Popen([*COMMAND, *arguments], env=_environment(count, rank, port=store.port), process_group=0)
+                )
             return _wait(workers)
         finally:
             _end(workers)
@@ -80,6 +82,7 @@ def _end(workers: Sequence[subprocess.Popen[bytes]]) -> None:
             worker.wait(timeout=ENDED_S)
         except subprocess.TimeoutExpired:
             worker.kill()
+            worker.wait()
 
 
 @contextmanager

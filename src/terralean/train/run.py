@@ -213,9 +213,10 @@ def _fit(
     with _quiet():
         trainer = _trainer(config, out=out, processes=processes, best=best, last=last, tell=tell)
         data = SegmentationData(material, config, rank=processes.rank, count=processes.count)
-        trainer.fit(module, data, ckpt_path=last if last.is_file() else None, weights_only=False)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(module, data, ckpt_path=last if last.is_file() else None, weights_only=False)
+        except SystemExit as stop:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from stop
     return best
 
 
@@ -229,9 +230,8 @@ def _trainer(
     tell: Callable[[Progress], None],
 ) -> lightning.Trainer:
     averaging: list[Callback] = [] if config.ema_decay is None else [EMAWeightAveraging(decay=config.ema_decay)]
-    callbacks = [best, *averaging, MetricsLog(out / "metrics.csv"), Tell(tell, steps=config.steps, best=best), LastState(last)]
-    if processes.count > 1:
-        callbacks.append(EndAtOnce())
+    told = Tell(tell, steps=config.steps, best=best)
+    callbacks = [best, *averaging, MetricsLog(out / "metrics.csv"), told, LastState(last), EndAtOnce()]
     return lightning.Trainer(
         accelerator="gpu" if processes.device.type == "cuda" else "cpu",
         devices=devices(processes),
