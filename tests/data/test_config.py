@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from terralean.data.config import AugmentConfig, DataConfig, SplitConfig
+from terralean.data.config import AugmentConfig, DataConfig, ListedSplit, SplitConfig
 from terralean.errors import ConfigError
 
 
@@ -21,6 +21,15 @@ from terralean.errors import ConfigError
         (lambda: DataConfig(bands=(2, 2)), "different positions from 1, got [2, 2]"),
         (lambda: DataConfig(group="tile("), "'tile(' is not a regular expression"),
         (lambda: DataConfig(rare_share=1.1), "data.rare_share is a share, 0 to 1, got 1.1"),
+        (lambda: DataConfig(label_values=(1, 1)), "data.label_values are different whole numbers, -32768 to 65535, got [1, 1]"),
+        (lambda: DataConfig(label_values=(255,)), "-32768 to 65535 but not 255, got [255]"),
+        (lambda: DataConfig(ignore=(70_000, "water")), "data.ignore are different whole numbers, -32768 to 65535, got [70000]"),
+        (lambda: DataConfig(ignore=("#ff00",)), "a colour is #rrggbb, got '#ff00'"),
+        (lambda: DataConfig(colours=("red",)), "a colour is #rrggbb, got 'red'"),
+        (lambda: DataConfig(colour_tolerance=65), "data.colour_tolerance is 0 to 64, got 65"),
+        (lambda: ListedSplit(train=()), "data.split.listed.train is empty; list the groups that train"),
+        (lambda: ListedSplit(train=("a", "b"), unused=("b",)), "data.split.listed names b more than once"),
+        (lambda: SplitConfig(rule="blocks", listed=ListedSplit(train=("a",))), "so data.split.rule blocks has no effect"),
         (lambda: DataConfig(tile_px=0), "data.tile_px must be above 0, got 0"),
     ],
 )

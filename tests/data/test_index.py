@@ -148,6 +148,93 @@ def test_scenes_share_one_vector_file_that_names_the_classes(tmp_path, write_ima
     assert stems(found) == [("s0", "labels", None), ("s1", "labels", None)]
 
 
+# Folders by name.
+
+PARTS = r"_(\d+_\d+)_"
+
+
+@pytest.fixture
+def delivery(tmp_path, write_image):
+    """Two tiles as ISPRS delivers Potsdam, with a folder of heights and world files beside."""
+    for tile in ("2_10", "7_7"):
+        for folder, name in (
+            ("1_DSM", f"dsm_potsdam_0{tile}.tif"),
+            ("2_Ortho_RGB", f"top_potsdam_{tile}_RGB.tif"),
+            ("3_Ortho_IRRG", f"top_potsdam_{tile}_IRRG.tif"),
+        ):
+            write_image(f"{folder}/{name}", IMAGE)
+        for folder, end in (("5_Labels_all", ""), ("5_Labels_all_noBoundary", "_noBoundary")):
+            write_image(f"{folder}/top_potsdam_{tile}_label{end}.tif", MASK)
+        (tmp_path / "2_Ortho_RGB" / f"top_potsdam_{tile}_RGB.tfw").write_text("1\n")
+    return tmp_path
+
+
+def test_the_folders_of_a_delivery_are_named_in_the_recipe(delivery):
+    assert is_dataset(delivery)
+    config = DataConfig(images="3_Ortho_IRRG", labels="5_Labels_all_noBoundary", group=PARTS)
+    found = find(delivery, config)
+    assert found.layout == "3_Ortho_IRRG/ and 5_Labels_all_noBoundary/ paired by data.group, 2 pairs, no split given"
+    assert [(Path(s.image).name, Path(s.label).name, s.group) for s in found.sources] == [
+        (f"top_potsdam_{tile}_IRRG.tif", f"top_potsdam_{tile}_label_noBoundary.tif", tile) for tile in ("2_10", "7_7")
+    ]
+
+
+def test_an_only_folder_of_a_delivery_need_not_be_named(delivery):
+    for folder in ("2_Ortho_RGB", "5_Labels_all_noBoundary"):
+        (delivery / folder).rename(delivery / f"not_{folder}")
+    assert find(delivery, DataConfig(group=PARTS)).layout.startswith("3_Ortho_IRRG/ and 5_Labels_all/ paired by data.group")
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "text"),
+    [
+        ({}, DatasetError, "holds 2_Ortho_RGB, 3_Ortho_IRRG: say which is meant, --set data.images=2_Ortho_RGB"),
+        (
+            {"images": "2_Ortho_RGB"},
+            DatasetError,
+            "holds 5_Labels_all, 5_Labels_all_noBoundary: say which is meant, --set data.labels=",
+        ),
+        ({"labels": "5_Labels_all"}, DatasetError, "--set data.images=2_Ortho_RGB"),
+        (
+            {"images": "2_Ortho", "labels": "5_Labels_all"},
+            MissingFile,
+            "has no folder 2_Ortho, which data.images names; it has 1_DSM,",
+        ),
+        (
+            {"images": "2_Ortho_RGB", "labels": "5_Labels_all"},
+            DatasetError,
+            "2_Ortho_RGB/top_potsdam_2_10_RGB.tif has no mask, ",
+        ),
+        (
+            {"images": "2_Ortho_RGB", "labels": "5_Labels_all", "group": "top"},
+            DatasetError,
+            "data.group 'top' captures the same in",
+        ),
+    ],
+)
+def test_folders_that_are_not_told_apart_or_do_not_pair_are_refused(delivery, settings, kind, text):
+    with pytest.raises(kind, match=re.escape(text)):
+        find(delivery, DataConfig(**settings))
+
+
+def test_a_tile_without_labels_is_named(delivery):
+    (delivery / "5_Labels_all/top_potsdam_7_7_label.tif").unlink()
+    config = DataConfig(images="2_Ortho_RGB", labels="5_Labels_all", group=PARTS)
+    with pytest.raises(
+        DatasetError, match=r"do not pair by data\.group .*: top_potsdam_7_7_RGB\.tif has no label; add what is"
+    ):
+        find(delivery, config)
+
+
+def test_any_two_folders_of_equal_names_may_be_named(tmp_path, write_pair):
+    for split in ("train", "val"):
+        for i in range(2):
+            write_pair(f"seen/rgb/{split}/{i}{split}.tif", f"truth/{split}/{i}{split}.png")
+    (tmp_path / "index.csv").write_text("path,label\n")
+    found = find(tmp_path, DataConfig(images="seen/rgb", labels="truth"))
+    assert found.layout == "rgb/ and truth/ paired by file name, 4 pairs, split given: 2 train, 2 validation"
+
+
 def test_a_folder_of_nothing_known_says_what_is_there_and_what_is_understood(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "notes.txt").write_text("")

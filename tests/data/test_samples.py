@@ -44,6 +44,16 @@ def test_a_mask_with_a_leading_one_and_no_valid_is_completed():
     assert set(sample) == {"image", "mask", "valid"}
 
 
+def test_a_class_without_a_pixel_is_an_error():
+    samples = from_samples(Field(), bands=BANDS, classes=Classes.named(["land", "water", "ice", "rock"]))
+    with pytest.raises(LabelError) as error:
+        measure_samples(samples)
+    assert str(error.value) == (
+        "the 4 samples of Field hold no pixel of ice, rock: the model cannot learn it; give samples that do, or leave the "
+        "class out of the classes"
+    )
+
+
 def test_what_is_not_finite_is_not_valid():
     image = torch.ones(4, 24, 24)
     image[2, 3, 4] = torch.nan

@@ -10,10 +10,11 @@ from pyproj import Transformer
 from rasterio.transform import Affine, from_origin
 from scipy.spatial import KDTree
 
-from terralean.data.config import DataConfig, SplitConfig
+from terralean.data.config import DataConfig, ListedSplit, SplitConfig
 from terralean.data.index import find
-from terralean.data.split import load_split, make_split, save_split
+from terralean.data.split import Split, load_split, make_split, save_split
 from terralean.errors import ConfigError, DatasetError, EmptySplit, MissingFile
+from terralean.raster.coding import PLAIN, Coding
 from terralean.raster.scene import open_scene
 
 SPLITS = ("train", "validation", "test")
@@ -273,6 +274,60 @@ def test_an_explicit_rule_overrides_what_is_given(given):
     assert {Path(r.image).stem for r in split.of("test")} != {f"tile{n}" for n in range(6, 10)}
 
 
+# Listed splits.
+
+
+@pytest.fixture
+def tiles(make_folder):
+    """Six images of three tiles."""
+    return make_folder({f"{tile}_{part}": (32, 32) for tile in ("2_10", "2_11", "3_7") for part in "ab"})
+
+
+def listed(folder: Path, lists: dict[str, tuple[str, ...]], *, group: str | None = r"^(\d+_\d+)", **split) -> Split:
+    config = DataConfig(group=group, split=SplitConfig(listed=ListedSplit(**lists), **split))
+    return make_split(find(folder, config), config, seed=0)
+
+
+def test_groups_are_split_as_listed(tiles):
+    split = listed(tiles, {"train": ("2_10",), "validation": ("3_7",), "test": ("2_11",)})
+    found = {name: {Path(region.image).stem for region in split.of(name)} for name in SPLITS}
+    assert found == {"train": {"2_10_a", "2_10_b"}, "validation": {"3_7_a", "3_7_b"}, "test": {"2_11_a", "2_11_b"}}
+    assert split.rule == "split listed by group: 1 train, 1 validation, 1 test"
+    assert split.method == "given"
+
+
+def test_a_listed_split_may_lack_validation_and_leave_groups_out(tiles):
+    split = listed(tiles, {"train": ("2_10",), "test": ("2_11",), "unused": ("3_7",)}, validation=0)
+    assert {region.group for region in split.regions} == {"2_10", "2_11"}
+    assert split.of("validation") == ()
+    carved = listed(tiles, {"train": ("2_10", "3_7"), "test": ("2_11",)}, validation=0.4)
+    assert {region.group for region in carved.of("validation")} < {"2_10", "3_7"}
+    assert carved.rule.startswith(
+        "split listed by group: 2 train, 1 test, validation taken from its training part: whole groups"
+    )
+
+
+def test_a_list_goes_before_what_the_folders_say(tmp_path, write_image):
+    for split, tile in (("train", "1_1"), ("val", "1_2")):
+        write_image(f"images/{split}/{tile}.tif", np.arange(768, dtype=np.uint8).reshape(3, 16, 16))
+        write_image(f"labels/{split}/{tile}.tif", LABELS[:16, :16])
+    split = listed(tmp_path, {"train": ("1_2",), "test": ("1_1",)}, validation=0)
+    assert [(Path(region.image).stem, region.split) for region in split.regions] == [("1_1", "test"), ("1_2", "train")]
+
+
+def test_every_group_is_listed_and_there(tiles):
+    with pytest.raises(DatasetError) as error:
+        listed(tiles, {"train": ("2_10",)})
+    assert str(error.value) == (
+        f"{tiles}: of the groups that data.group '^(\\\\d+_\\\\d+)' captures, 2_11, 3_7 are there but not listed; "
+        "data.split.listed must name each in train, validation, test or unused, in quotes: YAML reads 2_10 as 210"
+    )
+    with pytest.raises(DatasetError, match="captures, 210, 9_9 are listed but not there"):
+        listed(tiles, {"train": ("2_10", "210"), "test": ("2_11", "3_7", "9_9")})
+    with pytest.raises(ConfigError, match=r"data\.split\.listed names groups, but the images have none; say with data\.group"):
+        listed(tiles, {"train": ("2_10",)}, group=None)
+
+
 # Random.
 
 
@@ -332,6 +387,23 @@ def test_a_group_that_would_be_ignored_is_an_error(tmp_path, write_scene):
 
 
 # split.json
+
+
+def test_how_labels_are_written_survives_the_file_where_it_is_not_plain(given, tmp_path):
+    split, _ = make(given)
+    assert split.coding == PLAIN
+    save_split(split, tmp_path / "split.json")
+    assert '"labels":' not in (tmp_path / "split.json").read_text()
+    coding = Coding(
+        values=(3, 1),
+        ignored=(0, 9),
+        colours=((1, 2, 3), (4, 5, 6)),
+        ignored_colours=((0, 0, 0),),
+        ignored_names=("cloud",),
+        tolerance=2,
+    )
+    save_split(replace(split, coding=coding), tmp_path / "split.json")
+    assert load_split(tmp_path / "split.json").coding == coding
 
 
 def test_a_split_survives_its_file_and_a_move(given, tmp_path):

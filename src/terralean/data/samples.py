@@ -86,7 +86,7 @@ def from_samples(dataset: Indexed, *, bands: Bands, classes: Classes, queries: S
 
 
 def measure_samples(samples: Samples) -> tuple[Normalisation, tuple[int, ...]]:
-    """Normalisation of the valid pixels, and the pixels of each class."""
+    """Normalisation of the valid pixels, and the pixels of each class. Raises LabelError where a class has none."""
     moments: Moments = no_moments(len(samples.bands))
     counts = torch.zeros(IGNORE + 1, dtype=torch.int64)
     for i in range(len(samples)):
@@ -95,6 +95,11 @@ def measure_samples(samples: Samples) -> tuple[Normalisation, tuple[int, ...]]:
             moments = moments.merge(moments_of(image.numpy(), sample["valid"].numpy()))
         counts += torch.bincount(sample["mask"].flatten(), minlength=IGNORE + 1)
     where = f"the {len(samples)} samples of {type(samples.dataset).__name__}"
+    if lacking := [name for name, pixels in zip(samples.classes.names, counts.tolist(), strict=False) if not pixels]:
+        raise LabelError(
+            f"{where} hold no pixel of {', '.join(lacking)}: the model cannot learn it; give samples that do, or leave the "
+            "class out of the classes"
+        )
     return normalise(moments, bands=samples.bands, where=where), tuple(counts[: len(samples.classes)].tolist())
 
 
