@@ -168,10 +168,11 @@ def test_an_index_outside_is_refused(pair):
         crops(pair)[40]
 
 
-def test_tiles_hold_each_labelled_pixel_once(pair):
+@pytest.mark.parametrize("margin_px", [0, 5])
+def test_tiles_hold_each_labelled_pixel_once(pair, margin_px):
     windows = [Window(row=0, col=0, height=70, width=50), Window(row=0, col=50, height=100, width=70)]
     regions = [Region(image=pair[0], label=pair[1], window=window, split="validation") for window in windows]
-    tiles = Tiles(regions, classes=CLASSES, coding=PLAIN, config=config())
+    tiles = Tiles(regions, classes=CLASSES, coding=PLAIN, config=config(), margin_px=margin_px)
     seen = Counter()
     for i in range(len(tiles)):
         sample = tiles[i]
@@ -182,3 +183,15 @@ def test_tiles_hold_each_labelled_pixel_once(pair):
     expected = {(r, c) for r in range(100) for c in range(120) if (c >= 50 or r < 70) and pair[3][r, c] != IGNORE}
     assert set(seen) == expected
     assert set(seen.values()) == {1}
+
+
+def test_a_margin_shows_what_surrounds_a_tile_but_nothing_outside_the_regions(pair):
+    windows = [Window(row=0, col=0, height=70, width=50), Window(row=0, col=50, height=100, width=70)]
+    regions = [Region(image=pair[0], label=pair[1], window=window, split="train") for window in windows]
+    sample = Tiles(regions, classes=CLASSES, coding=PLAIN, config=config(), margin_px=7)[3]  # rows 32 to 63, columns 32 to 49
+    expected = pair[2][:, 25:71, 25:71].astype(np.float32)
+    expected[:, 45:, :25] = 0  # below the first region, left of the second
+    assert np.array_equal(sample["image"].numpy(), expected)
+    assert np.array_equal(sample["valid"].numpy(), expected[0] > 0)
+    rows, cols = np.nonzero(sample["mask"].numpy() != IGNORE)
+    assert (rows.min(), rows.max(), cols.min(), cols.max()) == (7, 38, 7, 24)

@@ -105,10 +105,16 @@ class Crops(Dataset[Sample]):
 
 
 class Tiles(Dataset[Sample]):
-    """The fixed tiles of some regions, for a loss over a whole split: each labelled pixel is in exactly one of them."""
+    """The fixed tiles of some regions, for a loss over a whole split: each labelled pixel is in exactly one of them.
 
-    def __init__(self, regions: Sequence[Region], *, classes: Classes, coding: Coding, config: DataConfig) -> None:
+    `margin_px` more on every side of a tile show what surrounds it, without labels.
+    """
+
+    def __init__(
+        self, regions: Sequence[Region], *, classes: Classes, coding: Coding, config: DataConfig, margin_px: int = 0
+    ) -> None:
         self.regions = tuple(regions)
+        self.margin_px = margin_px
         self._scenes = _Scenes(self.regions, Reader(classes=classes, coding=coding, config=config))
         self._tiles = [(region, window) for region in self.regions for window in _lattice(region.window, config.tile_px)]
 
@@ -117,7 +123,7 @@ class Tiles(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         region, window = self._tiles[index]
-        return self._scenes.sample(region, window, labelled=region.window)
+        return self._scenes.sample(region, _wider(window, by=self.margin_px), labelled=window.cut(region.window))
 
 
 class _Scenes:
@@ -179,6 +185,10 @@ def _covered(shown: Sequence[Window], window: Window) -> NDArray[np.bool_]:
         if part.pixels:
             out[part.slices(origin=window)] = True
     return out
+
+
+def _wider(window: Window, *, by: int) -> Window:
+    return Window(row=window.row - by, col=window.col - by, height=window.height + 2 * by, width=window.width + 2 * by)
 
 
 def _lattice(region: Window, side: int) -> list[Window]:

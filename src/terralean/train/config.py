@@ -12,6 +12,8 @@ from terralean.data.config import DataConfig
 from terralean.errors import ConfigError
 from terralean.tasks.segmentation import LossConfig
 
+FOREST = "forest"  # the model that is fitted, not trained
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
@@ -65,13 +67,40 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ForestConfig:
+    """How a random forest is fitted."""
+
+    pixels: int = 200_000  # labelled training pixels that it learns from
+    trees: int = 100
+    min_leaf: int = 5  # training pixels in a leaf at least
+    depth: int | None = None  # of a tree at most; None: as the leaves allow
+    sides_px: tuple[int, ...] = (3, 7, 15, 31)  # of squares whose means and deviations it sees beside a pixel's values
+    balance: Literal["none", "root", "full"] = "root"  # classes by frequency, by its root, or all as often, where they can
+
+    def __post_init__(self) -> None:
+        for name in ("pixels", "trees", "min_leaf"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"forest.{name} must be above 0, got {getattr(self, name)}")
+        if self.depth is not None and self.depth < 1:
+            raise ConfigError(f"forest.depth must be above 0, or null for no limit, got {self.depth}")
+        if len(set(self.sides_px)) != len(self.sides_px) or any(side < 3 or side % 2 == 0 for side in self.sides_px):  # noqa: PLR2004
+            raise ConfigError(f"forest.sides_px must be different odd numbers from 3, got {list(self.sides_px)}")
+
+    @property
+    def largest_px(self) -> int:
+        """Side of the largest square, 1 where it sees the pixel alone."""
+        return max(self.sides_px, default=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Experiment:
     """Everything a run depends on but the data folder."""
 
     task: Literal["segmentation"]
     model: ModelConfig
     data: DataConfig = field(default_factory=DataConfig)
-    train: TrainConfig
+    train: TrainConfig | None = None  # of a network
+    forest: ForestConfig | None = None  # of a random forest; an experiment has one of the two
     tiling: TilingConfig = field(default_factory=TilingConfig)
     seed: int = 0
 
@@ -82,11 +111,47 @@ class Experiment:
             raise ConfigError(
                 f"model.shrink must be at least 1 and divide data.tile_px, got {self.model.shrink} and {self.data.tile_px} px"
             )
+        if (self.train is None) == (self.forest is None):
+            found = "neither" if self.train is None else "both"
+            raise ConfigError(f"an experiment has a section train: (a network) or forest: (a random forest), this one {found}")
+        if (self.model.name == FOREST) != (self.forest is not None):
+            raise ConfigError(
+                f"model {self.model.name} does not go with the section {'train' if self.forest is None else 'forest'}:; "
+                f"the model named {FOREST} is fitted with forest:, all others are trained with train:"
+            )
+        if self.forest is not None:
+            _check_forest(self, self.forest)
+
+    @property
+    def training(self) -> TrainConfig:
+        """How the network is trained; for those who know that it is one."""
+        assert self.train is not None
+        return self.train
 
 
 def to_yaml(experiment: Experiment) -> str:
     """Every value of an experiment, defaults included, as a recipe file holds them."""
-    return yaml.safe_dump(_plain(asdict(experiment)), sort_keys=False)
+    sections = {name: value for name, value in asdict(experiment).items() if value is not None}
+    return yaml.safe_dump(_plain(sections), sort_keys=False)
+
+
+def _check_forest(experiment: Experiment, forest: ForestConfig) -> None:
+    """Raise ConfigError for what has a meaning for networks only, and for windows that share too little."""
+    default = DataConfig()
+    told = {
+        "model.weights": experiment.model.weights is not None,
+        "model.sizes": bool(experiment.model.sizes),
+        "model.shrink": experiment.model.shrink != 1,
+        "data.augment": experiment.data.augment != default.augment,
+        "data.rare_share": experiment.data.rare_share != default.rare_share,
+    }
+    if wrong := [name for name, is_told in told.items() if is_told]:
+        raise ConfigError(f"{', '.join(wrong)}: of no meaning for a forest; leave it out, forest: holds all its settings")
+    if experiment.tiling.overlap_px < forest.largest_px - 1:
+        raise ConfigError(
+            f"tiling.overlap_px {experiment.tiling.overlap_px} is too little for squares of {forest.largest_px} px "
+            f"(forest.sides_px): neighbouring windows would differ; make it {forest.largest_px - 1} or more"
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -26,6 +26,7 @@ class Material:
     normalisation: Normalisation
     class_pixels: tuple[int, ...]
     crops: Crops | SampleCrops
+    training: Tiles | Samples  # the training area once, in order: what is fitted instead of trained learns from it
     validation: Tiles | Samples | None
     one_size: bool  # whether all samples of validation are of one size
     images: int
@@ -45,14 +46,20 @@ def from_folder(experiment: Experiment, root: Path) -> Material:
     classes, coding = dataset.classes, dataset.coding
     statistics = measure(train, classes=classes, coding=coding, bands=dataset.bands, config=config, seed=seed)
     check_learnable(statistics, split, classes=classes, config=config)
-    length = experiment.train.batch * experiment.train.validate_every
+    length = _crops_between_validations(experiment)
+    margin = 0 if experiment.forest is None else experiment.forest.largest_px // 2
+
+    def tiles(regions: tuple[Region, ...]) -> Tiles:
+        return Tiles(regions, classes=classes, coding=coding, config=config, margin_px=margin)
+
     return Material(
         bands=dataset.bands,
         classes=classes,
         normalisation=statistics.normalisation,
         class_pixels=statistics.class_pixels,
         crops=Crops(train, classes=classes, coding=coding, config=config, statistics=statistics, length=length, seed=seed),
-        validation=Tiles(validation, classes=classes, coding=coding, config=config) if validation else None,
+        training=tiles(train),
+        validation=tiles(validation) if validation else None,
         one_size=True,
         images=len({region.image for region in train}),
         split=split.rule,
@@ -65,7 +72,7 @@ def from_folder(experiment: Experiment, root: Path) -> Material:
 def from_datasets(experiment: Experiment, train: Samples, validation: Samples | None) -> Material:
     """Measure a dataset that yields dictionaries."""
     normalisation, class_pixels = measure_samples(train)
-    length = experiment.train.batch * experiment.train.validate_every
+    length = _crops_between_validations(experiment)
     name = type(train.dataset).__name__
     told = f"{name} {len(train)} {normalisation} {class_pixels}"
     return Material(
@@ -74,6 +81,7 @@ def from_datasets(experiment: Experiment, train: Samples, validation: Samples | 
         normalisation=normalisation,
         class_pixels=class_pixels,
         crops=SampleCrops(train, normalisation=normalisation, config=experiment.data, length=length, seed=experiment.seed),
+        training=train,
         validation=validation,
         one_size=False,
         images=len(train),
@@ -81,6 +89,10 @@ def from_datasets(experiment: Experiment, train: Samples, validation: Samples | 
         leakage=f"not checked: {name} does not say where its samples lie",
         fingerprint=hashlib.sha256(told.encode()).hexdigest()[:16],
     )
+
+
+def _crops_between_validations(experiment: Experiment) -> int:
+    return 0 if experiment.train is None else experiment.train.batch * experiment.train.validate_every
 
 
 def fingerprint(regions: tuple[Region, ...]) -> str:

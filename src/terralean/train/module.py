@@ -76,9 +76,7 @@ class SegmentationModule(lightning.LightningModule):
         scores = self.model(self.normalise(batch["image"], batch["valid"]))
         scores = enlarge(scores, shrink=self.normalise.shrink, height=mask.shape[-2], width=mask.shape[-1])
         self.sums = self.sums + self.loss.sums(scores, mask).double()
-        known = mask != IGNORE
-        pairs = mask[known] * self.classes + scores.argmax(dim=1)[known]
-        self.confusion += torch.bincount(pairs, minlength=self.classes**2).view(self.classes, self.classes)
+        self.confusion += confusion(scores, mask)
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores."""
@@ -86,19 +84,27 @@ class SegmentationModule(lightning.LightningModule):
 
     def validation_scores(self) -> dict[str, float]:
         """Of all processes together: the loss as of one batch, overall accuracy, mean IoU of the classes that occur."""
-        confusion = sum_over_processes(self.confusion).double()
-        hit = confusion.diagonal()
-        union = confusion.sum(dim=0) + confusion.sum(dim=1) - hit
-        return {
-            "val_loss": self.loss.value(sum_over_processes(self.sums)).item(),
-            "val_miou": (hit / union)[union > 0].mean().item(),
-            "val_oa": (hit.sum() / confusion.sum()).item(),
-        }
+        loss = self.loss.value(sum_over_processes(self.sums)).item()
+        return {"val_loss": loss, **overall_scores(sum_over_processes(self.confusion))}
 
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule, by the step."""
         adamw = optimiser(self.model, self.config)
         return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule(adamw, self.config), "interval": "step"}}
+
+
+def confusion(scores: Tensor, mask: Tensor) -> Tensor:
+    """scores (B, K, H, W), mask (B, H, W) -> labelled pixels by reference (rows) and answer (columns), (K, K)."""
+    known, classes = mask != IGNORE, scores.shape[1]
+    pairs = mask[known] * classes + scores.argmax(dim=1)[known]
+    return torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+
+
+def overall_scores(counts: Tensor) -> dict[str, float]:
+    """Overall accuracy, and mean IoU of the classes that occur, of a confusion matrix (K, K)."""
+    hit = counts.diagonal().double()
+    union = counts.sum(dim=0) + counts.sum(dim=1) - hit
+    return {"val_miou": (hit / union)[union > 0].mean().item(), "val_oa": (hit.sum() / counts.sum()).item()}
 
 
 class SegmentationData(lightning.LightningDataModule):

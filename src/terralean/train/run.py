@@ -16,16 +16,18 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
 
 import terralean
 from terralean.cost.macs import count_macs_at, parameters
 from terralean.data.samples import Samples
 from terralean.data.split import Split, load_split, save_split
-from terralean.errors import RunError
+from terralean.errors import ConfigError, RunError
 from terralean.models import create
 from terralean.train.alike import seen, settings
 from terralean.train.callbacks import EndAtOnce, KeepBest, LastState, MetricsLog, Progress, Tell, read_metrics
-from terralean.train.config import Experiment, TrainConfig, to_yaml
+from terralean.train.config import Experiment, ForestConfig, TrainConfig, to_yaml
+from terralean.train.forest import grow
 from terralean.train.group import joined
 from terralean.train.material import Material, from_datasets, from_folder
 from terralean.train.module import SegmentationData, SegmentationModule
@@ -101,11 +103,15 @@ def _run(
 ) -> RunResult:
     processes = find_processes(device, None, environment=os.environ, gpus=torch.cuda.device_count())
     recipe = to_yaml(experiment)
+    if experiment.forest is not None:
+        if processes.count > 1:
+            raise ConfigError(f"a forest is fitted by one process, not by {processes.count}; leave out --devices and torchrun")
+        return _grow(experiment, experiment.forest, gather, data=data, out=out, tell=tell)
     with joined(processes) as group:
         group.compare(settings(experiment))
         if group.first(lambda: _is_done(out, recipe=recipe, data=data)):
             return group.first(lambda: _done(out))
-        group.every(lambda: share_of_batch(experiment.train, count=processes.count))
+        group.every(lambda: share_of_batch(experiment.training, count=processes.count))
         material = group.every(gather)
         _say(material)
         group.compare(seen(material, state=out / "last" / STATE))
@@ -114,6 +120,33 @@ def _run(
         with group.telling():
             best = _fit(experiment, module, material, out=out, processes=processes, tell=tell)
         return group.first(lambda: _finish(experiment, module, material, out=out, best=best))
+
+
+def _grow(
+    experiment: Experiment,
+    config: ForestConfig,
+    gather: Callable[[], Material],
+    *,
+    data: Path | None,
+    out: Path,
+    tell: Callable[[Progress], None],
+) -> RunResult:
+    """Fit a random forest. It takes a minute, so one that was killed begins anew."""
+    recipe = to_yaml(experiment)
+    if _is_done(out, recipe=recipe, data=data):
+        return _done(out)
+    material = gather()
+    _say(material)
+    _begin(out, recipe=recipe, split=material.regions)
+    grown = grow(config, material, seed=experiment.seed, tell=tell)
+    save_weights(grown.model.state_dict(), out / WEIGHTS)
+    ended = _Ended(
+        steps=config.trees, seconds=grown.seconds, miou=grown.miou, step=config.trees, sizes=grown.sizes, cost=grown.cost
+    )
+    card = _card(experiment, material, ended)
+    write_card(card, out)
+    (out / "last").rmdir()
+    return _result(out, card, already_done=False)
 
 
 def _say(material: Material) -> None:
@@ -132,7 +165,16 @@ def _is_done(out: Path, *, recipe: str, data: Path | None) -> bool:
 def _finish(experiment: Experiment, module: SegmentationModule, material: Material, *, out: Path, best: KeepBest) -> RunResult:
     if best.best is None:  # nothing to choose by: the weights of the last step, averaged if asked
         save_weights(module.model.state_dict(), out / WEIGHTS)
-    card = _card(experiment, module, material, out=out, best=best)
+    rows = read_metrics(out / "metrics.csv")
+    ended = _Ended(
+        steps=int(rows[-1]["step"]) if rows else 0,
+        seconds=float(rows[-1]["seconds"]) if rows else 0.0,
+        miou=best.best,
+        step=best.best_step,
+        sizes=experiment.model.sizes,
+        cost=_cost(experiment, module.model, bands=len(material.bands)),
+    )
+    card = _card(experiment, material, ended)
     write_card(card, out)
     (out / "last" / STATE).unlink()  # three times the weights, and of no use to a finished run
     (out / "last").rmdir()
@@ -187,10 +229,10 @@ def _module(experiment: Experiment, material: Material, processes: Processes) ->
         log.info("starting from %s", load_pretrained(model, Path(experiment.model.weights)))
     if processes.count > 1:
         model = synchronise(model, device=processes.device)
-    optimiser(model, experiment.train)  # so that a setting which does not fit the model leaves no run behind
+    optimiser(model, experiment.training)  # so that a setting which does not fit the model leaves no run behind
     return SegmentationModule(
         model,
-        experiment.train,
+        experiment.training,
         normalisation=material.normalisation,
         shrink=experiment.model.shrink,
         class_pixels=material.class_pixels,
@@ -207,7 +249,7 @@ def _fit(
     processes: Processes,
     tell: Callable[[Progress], None],
 ) -> KeepBest:
-    config = experiment.train
+    config = experiment.training
     best = KeepBest(out, patience=config.patience)
     last = out / "last" / STATE
     with _quiet():
@@ -254,16 +296,25 @@ def _trainer(
     )
 
 
-def _card(experiment: Experiment, module: SegmentationModule, material: Material, *, out: Path, best: KeepBest) -> Card:
-    rows = read_metrics(out / "metrics.csv")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Ended:
+    """What the card says of how it went."""
+
+    steps: int
+    seconds: float
+    miou: float | None  # best on the validation split
+    step: int  # of the best
+    sizes: dict[str, bool | int | float | str]
+    cost: dict[str, int]
+
+
+def _card(experiment: Experiment, material: Material, ended: _Ended) -> Card:
     tiling = experiment.tiling
-    seen_px = math.ceil(tiling.tile_px / experiment.model.shrink)
-    macs = count_macs_at(module.model, (1, len(material.bands), seen_px, seen_px))
     return Card(
         version=terralean.__version__,
         task=experiment.task,
         model=experiment.model.name,
-        sizes=experiment.model.sizes,
+        sizes=ended.sizes,
         shrink=experiment.model.shrink,
         bands=material.bands,
         normalisation=material.normalisation,
@@ -275,18 +326,19 @@ def _card(experiment: Experiment, module: SegmentationModule, material: Material
             images=material.images,
             split=material.split,
             leakage=material.leakage,
-            steps=int(rows[-1]["step"]) if rows else 0,
-            minutes=round(float(rows[-1]["seconds"]) / 60, 2) if rows else 0.0,
+            steps=ended.steps,
+            minutes=round(ended.seconds / 60, 2),
             seed=experiment.seed,
         ),
-        metrics={} if best.best is None else {"validation": {"miou": round(best.best, 6), "step": best.best_step}},
-        cost={
-            "parameters": parameters(module.model),
-            "macs_layers": macs.layers,
-            "macs_attention": macs.attention,
-            "macs_at_px": tiling.tile_px,
-        },
+        metrics={} if ended.miou is None else {"validation": {"miou": round(ended.miou, 6), "step": ended.step}},
+        cost={**ended.cost, "macs_at_px": tiling.tile_px},
     )
+
+
+def _cost(experiment: Experiment, model: nn.Module, *, bands: int) -> dict[str, int]:
+    seen_px = math.ceil(experiment.tiling.tile_px / experiment.model.shrink)
+    macs = count_macs_at(model, (1, bands, seen_px, seen_px))
+    return {"parameters": parameters(model), "macs_layers": macs.layers, "macs_attention": macs.attention}
 
 
 def _done(out: Path) -> RunResult:
