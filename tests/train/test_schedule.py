@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from terralean.errors import ConfigError
 from terralean.models import create
 from terralean.train.config import TrainConfig
 from terralean.train.schedule import factor, optimiser, schedule
@@ -52,3 +53,34 @@ def test_norms_biases_and_meta_tokens_are_not_decayed():
     assert "backbone.meta_tokens" in spared
     assert "backbone.stages.3.0.attn.qkv.weight" in decayed
     assert not [name for name in decayed if name.endswith("bias") or "norm" in name]
+
+
+def test_the_backbone_has_its_own_rate():
+    model = create("lemevit_tiny_light", bands=3, classes=2)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    adamw = optimiser(model, config(backbone_lr=0.1, weight_decay=0.3))
+    steps = schedule(adamw, config(backbone_lr=0.1))
+    found = {}
+    for group in adamw.param_groups:
+        for parameter in group["params"]:
+            found[names[id(parameter)]] = (group["lr"], group["weight_decay"])
+    assert found.keys() == set(names.values())
+    first = 0.01 / 10  # the first step of the warm-up
+    assert found["backbone.stages.3.0.attn.qkv.weight"] == (pytest.approx(0.1 * first), 0.3)
+    assert found["backbone.meta_tokens"] == (pytest.approx(0.1 * first), 0)
+    assert found["head.classify.weight"] == (pytest.approx(first), 0.3)
+    assert found["head.classify.bias"] == (pytest.approx(first), 0)
+    assert {name.split(".")[0] for name, (lr, _) in found.items() if lr < first / 2} == {"backbone"}
+    assert {name.split(".")[0] for name, (lr, _) in found.items() if lr > first / 2} == {"head"}
+    assert adamw.param_groups[0]["lr"] == pytest.approx(first)  # what metrics.csv shows is not the backbone's
+    for _ in range(100):
+        adamw.step()
+        steps.step()
+    assert sorted({group["lr"] for group in adamw.param_groups}) == pytest.approx([0.0001, 0.001])
+
+
+def test_a_rate_for_no_backbone_is_refused():
+    with pytest.raises(ConfigError, match=r"train\.backbone_lr: the model has no backbone, its parts are 0, 1; leave"):
+        optimiser(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)), config(backbone_lr=0.1))
+    with pytest.raises(ConfigError, match=r"train\.backbone_lr must be 0 or more"):
+        config(backbone_lr=-0.1)

@@ -205,6 +205,29 @@ def test_processes_with_other_data_or_settings_are_refused(data, experiment, tmp
     assert not (tmp_path / "run").exists()
 
 
+def test_srun_starts_what_torchrun_would(two, data, experiment, tmp_path):
+    """Two tasks with the environment that srun gives them."""
+    settings = [part for change in (*experiment.changes, *SAME) for part in ("--set", change)]
+    line = [sys.executable, "-m", "terralean.cli", "train", "lemevit_tiny_light", "--data", str(data), "--device", "cpu"]
+    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1"}
+    step |= {"SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1", "SLURM_JOB_ID": str(os.getpid()), "OMP_NUM_THREADS": "1"}
+    tasks = [
+        subprocess.Popen(
+            [*line, "--out", str(tmp_path / "run"), *settings],
+            env=os.environ | step | {"SLURM_PROCID": rank, "SLURM_LOCALID": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    said = [task.communicate(timeout=120)[0] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0]
+    assert ["6 steps" in text for text in said] == [True, False]
+    whole, again = (load_file(folder / "weights.safetensors") for folder in (two[0], tmp_path / "run"))
+    assert [name for name in whole if not torch.equal(whole[name], again[name])] == []
+
+
 def test_mistakes_are_status_2_told_once(data, experiment, tmp_path):
     done = by_two(experiment, data, tmp_path / "run", "--set", "train.batch=3")
     assert (done.returncode, done.stdout) == (2, "")
