@@ -64,6 +64,31 @@ def test_values_that_are_no_class_are_listed_by_file(make_dataset, write_image):
     ]
 
 
+def test_labels_counted_from_one_are_told_once_for_all_files(make_dataset, write_image):
+    folder = make_dataset(4)
+    for i in range(4):
+        write_image(f"labels/i{i}.tif", TWO + 1, crs=None)
+    report = describe_dataset(folder, DataConfig(classes=("dry", "wet")))
+    (message,) = messages(report, "error")
+    assert message.endswith(
+        'counted one higher all 4 label files fit; if they are: --set "data.label_values=[1, 2]" --set "data.ignore=[0]"'
+    )
+    assert len(report.faulty_labels) == 4
+    fitting = describe_dataset(folder, DataConfig(classes=("dry", "wet"), label_values=(1, 2), ignore=(0,)))
+    assert [(share.name, share.share) for share in fitting.classes] == [("dry", 0.5), ("wet", 0.5)]
+    assert messages(fitting, "error") == []
+
+
+@pytest.mark.parametrize(("trust", "severity"), [(False, "error"), (True, "warning")])
+def test_numbers_that_are_hardly_meant_are_errors_unless_trusted(make_dataset, trust, severity):
+    """0 and 1 are there, 2 is listed and is not: as if the recipe counted from one and the labels from zero."""
+    config = DataConfig(classes=("dry",), label_values=(1,), ignore=(0, 2), trust_labels=trust)
+    (message,) = [m for m in messages(describe_dataset(make_dataset(4), config), severity) if "no label holds" in m]
+    assert message.startswith(
+        "no label holds 2, while 0 to 1 are there; read are 1 dry, 0 ignored, 2 ignored; counted one lower"
+    )
+
+
 def test_classes_without_pixels_and_scarce_ones(make_dataset, write_image):
     folder = make_dataset()
     labels = TWO.copy()

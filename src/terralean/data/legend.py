@@ -65,7 +65,7 @@ def read_legend(folder: Path, labels: Sequence[str], config: DataConfig) -> Lege
     coding = _coding(kept, named.without(set(kept.names)), names, config, colours=bool(coloured))
     _check_numbers_differ(kept, coding)
     if coloured:
-        check_colours_differ(kept.names, coding)
+        _check_colours_differ(kept.names, coding)
     classes = Classes.named(kept.names) if kept.colours is None else Classes(names=kept.names, colours=kept.colours)
     return Legend(classes=classes, coding=coding)
 
@@ -96,7 +96,7 @@ def rgb(colour: str) -> Colour:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
-def check_colours_differ(names: Sequence[str], coding: Coding) -> None:
+def _check_colours_differ(names: Sequence[str], coding: Coding) -> None:
     """Raise ConfigError where a stored colour could count as two listed ones that mean different things."""
     mine = list(zip(coding.colours or (), names, strict=True))
     others = [(colour, "data.ignore") for colour in coding.ignored_colours]

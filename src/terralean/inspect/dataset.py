@@ -88,8 +88,10 @@ def describe_dataset(path: Path, config: DataConfig, *, seed: int = 0) -> Datase
         return DatasetReport(root=str(path), layout="not understood", findings=(finding,))
     contents = _read_all(dataset, config)
     report = _report(dataset, contents)
-    blocking = [*_faults(report), *_one_class(report), *_looks(report)]
-    findings = [*blocking, *_balance(report), *_void(contents.void), *_conventions(dataset, config)]
+    conventions = list(_conventions(dataset, config))
+    explained = any(finding.severity == "error" for finding in conventions)
+    blocking = [*_faults(report, explained=explained), *_one_class(report), *_looks(report)]
+    findings = [*conventions, *blocking, *_balance(report), *_void(contents.void)]
     if contents.sound and not any(finding.severity == "error" for finding in blocking):
         report, more = _with_split(report, dataset, config, seed=seed)
         findings += more
@@ -204,10 +206,11 @@ def _all_values(bands: Bands, found: Sequence[tuple[BandValues, ...]]) -> tuple[
 # What is wrong.
 
 
-def _faults(report: DatasetReport) -> Iterable[Finding]:
+def _faults(report: DatasetReport, *, explained: bool) -> Iterable[Finding]:
+    """Files that cannot be used; labels are not told one by one where one sentence about all of them explains it."""
     for sentences, fix in (
         (report.misaligned, "write each mask on the grid of its image; a shift of a pixel costs as much as a bad model"),
-        (report.faulty_labels, "correct the labels, or name all classes in classes.csv"),
+        (() if explained else report.faulty_labels, "correct the labels, or name all classes in classes.csv"),
         (report.unreadable, "copy or download the files again, or take them out"),
     ):
         for sentence in sentences:
