@@ -88,6 +88,13 @@ def test_images_of_a_batch_do_not_see_each_other():
     assert torch.equal(stumps()(torch.cat([one, two])), torch.cat([stumps()(one), stumps()(two)]))
 
 
+@pytest.mark.gpu
+def test_the_answer_is_the_same_on_a_gpu():
+    image = picture(height=200, width=300)
+    there, here = stumps().cuda()(image.cuda()).cpu(), stumps()(image)
+    torch.testing.assert_close(there.softmax(dim=1), here.softmax(dim=1), rtol=0, atol=1e-6)
+
+
 def test_what_no_tree_votes_for_has_a_finite_score():
     model = stumps()
     model.probability[:] = torch.tensor([0.0, 1.0])

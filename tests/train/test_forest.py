@@ -172,6 +172,7 @@ def test_a_sample_is_as_large_as_asked_for_and_different_pixels(noisy):
         ((900, 100, 20), 0.0, (40, 40, 20)),  # what a small class cannot give the others do
         ((50, 40, 3), 0.5, (50, 40, 3)),
         ((0, 5), 0.0, (0, 5)),
+        ((10**9, 1, 10**4), 1.0, (98, 1, 1)),  # a class that is there is seen
     ],
 )
 def test_quotas_on_paper(there, power, expected):
@@ -384,12 +385,12 @@ def test_recipes_that_cannot_be_obeyed_are_refused(changes, message):
         recipes.read("random_forest", changes=changes)
 
 
-def test_several_processes_have_nothing_to_share(noisy, tmp_path, monkeypatch):
-    told = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}
-    for name, value in told.items():
-        monkeypatch.setenv(name, str(value))
-    with pytest.raises(ConfigError, match="a forest is fitted by one process, not by 2; leave out --devices"):
-        run(small(), data=noisy, out=tmp_path / "run", device="cpu")
+@pytest.mark.slow
+def test_several_processes_have_nothing_to_share(noisy, tmp_path):
+    command = [sys.executable, "-m", "terralean.cli", "train", "random_forest", "--device", "cpu", "--devices", "2"]
+    done = subprocess.run([*command, "--data", noisy, "--out", tmp_path / "run"], capture_output=True, check=False, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "a forest is fitted by one process, not by 2; leave out --devices" in done.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -83,7 +83,7 @@ def draw_pixels(config: ForestConfig, material: Material, *, seed: int) -> tuple
 
 
 def quotas(class_pixels: Sequence[int], *, total: int, power: float) -> NDArray[np.int64]:
-    """How many pixels of each class (K,), in proportion to this power of how many there are, and never more than those.
+    """How many pixels of each class (K,), in proportion to this power of how many there are, one at least, never more than all.
 
     What a small class cannot give the others do.
     """
@@ -91,7 +91,8 @@ def quotas(class_pixels: Sequence[int], *, total: int, power: float) -> NDArray[
     weight = np.where(there > 0, np.maximum(there, 1).astype(np.float64) ** power, 0)
     wanted, open_ = np.zeros(len(there), np.int64), there > 0
     while open_.any():
-        share = np.floor((total - wanted.sum()) * weight * open_ / (weight * open_).sum()).astype(np.int64)
+        share = (total - wanted.sum()) * weight * open_ / (weight * open_).sum()
+        share = np.maximum(share.astype(np.int64), open_)
         short = open_ & (share >= there)
         if not short.any():
             return wanted + share

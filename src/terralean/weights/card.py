@@ -26,7 +26,7 @@ class Training:
     images: int
     split: str  # the rule, in words
     leakage: str  # the verdict, in words
-    steps: int
+    steps: int  # of the optimiser; trees of a random forest
     minutes: float
     seed: int
 
