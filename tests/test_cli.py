@@ -9,16 +9,18 @@ import pytest
 import rasterio
 from typer.main import get_command
 
+from terralean import recipes
 from terralean.cli import app, main
 from terralean.raster.grid import Grid
 from terralean.raster.write import write_scene
 from terralean.spec import Bands
+from terralean.train.config import to_yaml
 
 OPTIONS = {
     "demo": {"--out", "--json", "--verbose"},
     "inspect": {"--set", "--json", "--verbose"},
-    "train": {"--data", "--out", "--set", "--device", "--devices", "--seed", "--json", "--verbose"},
-    "evaluate": {"--data", "--out", "--device", "--precision", "--json", "--verbose"},
+    "train": {"--data", "--out", "--set", "--device", "--devices", "--seed", "--seeds", "--json", "--verbose"},
+    "evaluate": {"--data", "--out", "--against", "--device", "--precision", "--json", "--verbose"},
     "map": {
         *("--out", "--bands", "--tile", "--overlap", "--batch", "--overwrite"),
         *("--device", "--precision", "--json", "--verbose"),
@@ -109,6 +111,23 @@ def test_some_failed_scenes_are_status_1_and_named(terralean, untrained, scene, 
         (("map", "RUN", "SCENE", "--out", "OUT", "--batch", "0"), "at least 1 window, got 0"),
         (("map", "RUN", "SCENE", "SCENE", "--out", "OUT"), "is given twice"),
         (("train", "lemevit_tiny_light", "--data", ".", "--out", "OUT", "--seed", "-1"), "seed must be 0 or more, got -1"),
+        (
+            ("train", "lemevit_tiny_light", "--data", ".", "--out", "OUT", "--devices", "0"),
+            "--devices must be 1 or more, got 0",
+        ),
+        (
+            ("train", "lemevit_tiny_light", "--data", ".", "--out", "OUT", "--device", "cuda", "--devices", "64"),
+            "--devices 64 asks for 64 GPUs, this machine",
+        ),
+        *(
+            (("train", "lemevit_tiny_light", "--data", ".", "--out", "OUT", "--seeds", seeds), "two or more different numbers")
+            for seeds in ("0,1,0", "0,-1", "0,one", "0", "")
+        ),
+        (
+            ("train", "lemevit_tiny_light", "--data", ".", "--out", "OUT", "--seeds", "0,1", "--seed", "2"),
+            "leave --seed and --set seed= out",
+        ),
+        (("train", "lemevit_tiny_light", "--data", ".", "--out", "RUN", "--seeds", "0,1", "--set", "seed=2"), "leave --seed"),
         (("map", "RUN", "SCENE", "--out", "OUT", "--bands", "1,2,9"), "9"),
         (("map", "RUN", "SCENE", "--out", "OUT", "--tile", "8"), "at least 32 px, got 8"),
         (("map", "RUN", "SCENE", "--out", "OUT", "--overlap", "50"), "half the tile"),
@@ -176,6 +195,38 @@ def test_inspect_tells_what_a_scene_is_and_fails_on_what_cannot_be_used(terralea
     status, out, _ = terralean("inspect", tmp_path / "empty.tif", "--json")
     assert status == 2
     assert json.loads(out)[0]["findings"][0]["severity"] == "error"
+
+
+def test_several_seeds_are_trained_evaluated_compared_and_mapped_one_by_one(terralean, experiment, data, tmp_path):
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(to_yaml(experiment("train.steps=2", "train.validate_every=1")))
+    train = ["train", recipe, "--data", data, "--device", "cpu", "--json"]
+    runs = tmp_path / "runs"
+    status, out, _ = terralean(*train, "--out", runs, "--seeds", "3,1")
+    assert status == 0
+    assert [result["run"] for result in json.loads(out)["seeds"]] == [str(runs / "seed3"), str(runs / "seed1")]
+    assert [recipes.read_run(runs / f"seed{seed}")[0].seed for seed in (1, 3)] == [1, 3]
+    assert [recipes.read_run(runs / f"seed{seed}")[0].data.split.seed for seed in (1, 3)] == [0, 0]
+    weights = {seed: (runs / f"seed{seed}" / "weights.safetensors").read_bytes() for seed in (1, 3)}
+    assert weights[1] != weights[3]
+    _, out, _ = terralean(*train, "--out", runs, "--seeds", "1,2,3")
+    assert [result["already_done"] for result in json.loads(out)["seeds"]] == [True, False, True]
+    assert (runs / "seed1" / "weights.safetensors").read_bytes() == weights[1]
+
+    status, out, _ = terralean("evaluate", runs, "--device", "cpu", "--against", runs)
+    assert status == 0
+    for words in ("± seeds", "mIoU seed 1", "mIoU seed 3", "ahead in mIoU", "+0.000", "Over 3 seeds the map is right for"):
+        assert words in out
+    document = json.loads(terralean("evaluate", runs, "--device", "cpu", "--json")[1])
+    assert document == json.loads((runs / "evaluation.json").read_text())
+    assert [seed["seed"] for seed in document["seeds"]] == [1, 2, 3]
+
+    status, _, err = terralean("map", runs, data / "3.tif", "--out", tmp_path / "maps", "--device", "cpu")
+    assert status == 2
+    assert "holds a run for each of the seeds 1, 2, 3; name one of them" in " ".join(err.split())
+    status, _, err = terralean(*train, "--out", runs / "seed1", "--seeds", "0,1")
+    assert status == 2
+    assert "is a run of one seed" in err
 
 
 def test_list(terralean):

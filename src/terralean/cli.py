@@ -124,13 +124,14 @@ def train(
 
     from terralean import recipes
     from terralean.train.launch import start as start_processes
-    from terralean.train.processes import find_processes
+    from terralean.train.processes import check_count, find_processes
     from terralean.train.run import run
 
     extra = [] if seed is None else [f"seed={seed}"]
     experiment = recipes.read(recipe, changes=[*(changes or []), *extra])
     processes = find_processes(device, devices, environment=os.environ, gpus=torch.cuda.device_count())
     if processes.to_start:
+        check_count(experiment, processes.count)
         raise typer.Exit(start_processes(processes.count, sys.argv[1:]))
     if processes.rank:
         logging.getLogger("terralean").setLevel(logging.ERROR)  # the first process says the rest

@@ -58,3 +58,10 @@ def test_a_batch_norm_of_another_kind_is_refused():
 
     with pytest.raises(ConfigError, match="Own cannot be shared by processes on a CPU"):
         synchronise(nn.Sequential(Own(3)), device=CPU)
+
+
+def test_one_value_has_no_deviation():
+    norm = synchronise(nn.Sequential(nn.BatchNorm2d(3)), device=CPU)
+    with pytest.raises(ConfigError, match=r"one value of each channel; raise train\.batch or data\.tile_px"):
+        norm(torch.zeros(1, 3, 1, 1))
+    assert torch.equal(norm[0].running_var, torch.ones(3))

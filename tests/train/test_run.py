@@ -129,6 +129,7 @@ def test_other_data_are_refused(data, tmp_path, experiment):
         "train.schedule=poly",
         "train.warmup_steps=3",
         "train.weight_decay=0.9",
+        "train.backbone_lr=0.1",
         "train.clip_norm=0.01",
         "train.ema_decay=null",
         "train.loss.dice=0",

@@ -53,6 +53,8 @@ class SharedBatchNorm(nn.Module):
     def _train(self, x: Tensor) -> Tensor:
         values = x.to(torch.promote_types(x.dtype, torch.float32))
         count = sum_over_processes(values.new_tensor(values.numel() / values.shape[1]))
+        if count < 2:  # noqa: PLR2004 - of one value there is no deviation
+            raise ConfigError("batch norm got one value of each channel; raise train.batch or data.tile_px")
         mean = sum_over_processes(_by_channel(values)) / count
         # In a second pass, as the mean of squares less the square of the mean loses digits.
         centred = values - _like(mean, values)

@@ -18,7 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from terralean.errors import ConfigError
 from terralean.predict.predictor import choose_device
-from terralean.train.config import TrainConfig
+from terralean.train.config import Experiment, TrainConfig
 
 Launcher = Literal["torchrun", "srun"]
 TORCHRUN = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
@@ -64,6 +64,14 @@ def find_processes(device: str | None, devices: int | None, *, environment: Mapp
     found = started or _Started(launcher=None, count=count, rank=0, here=count, index=0)
     chosen = _device(device, found, gpus=gpus)
     return Processes(device=chosen, count=count, rank=found.rank, here=found.here, launcher=found.launcher)
+
+
+def check_count(experiment: Experiment, count: int) -> None:
+    """Raise ConfigError unless so many processes can train it."""
+    if experiment.train is not None:
+        share_of_batch(experiment.train, count=count)
+    elif count > 1:
+        raise ConfigError(f"a forest is fitted by one process, not by {count}; leave out --devices and torchrun")
 
 
 def share_of_batch(config: TrainConfig, *, count: int) -> int:

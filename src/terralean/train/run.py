@@ -22,7 +22,7 @@ import terralean
 from terralean.cost.macs import count_macs_at, parameters
 from terralean.data.samples import Samples
 from terralean.data.split import Split, load_split, save_split
-from terralean.errors import ConfigError, RunError
+from terralean.errors import RunError
 from terralean.models import create
 from terralean.train.alike import seen, settings
 from terralean.train.callbacks import EndAtOnce, KeepBest, LastState, MetricsLog, Progress, Tell, read_metrics
@@ -32,7 +32,7 @@ from terralean.train.group import joined
 from terralean.train.material import Material, from_datasets, from_folder
 from terralean.train.module import SegmentationData, SegmentationModule
 from terralean.train.norm import synchronise
-from terralean.train.processes import Processes, cluster, devices, find_processes, share_of_batch, strategy
+from terralean.train.processes import Processes, check_count, cluster, devices, find_processes, strategy
 from terralean.train.schedule import optimiser
 from terralean.weights.card import NAME as CARD
 from terralean.weights.card import Card, Training, read_card, write_card
@@ -102,16 +102,14 @@ def _run(
     tell: Callable[[Progress], None],
 ) -> RunResult:
     processes = find_processes(device, None, environment=os.environ, gpus=torch.cuda.device_count())
+    check_count(experiment, processes.count)
     recipe = to_yaml(experiment)
-    if experiment.forest is not None:
-        if processes.count > 1:
-            raise ConfigError(f"a forest is fitted by one process, not by {processes.count}; leave out --devices and torchrun")
-        return _grow(experiment, experiment.forest, gather, data=data, out=out, tell=tell)
     with joined(processes) as group:
         group.compare(settings(experiment))
+        if experiment.forest is not None:
+            return _grow(experiment, experiment.forest, gather, data=data, out=out, tell=tell)
         if group.first(lambda: _is_done(out, recipe=recipe, data=data)):
             return group.first(lambda: _done(out))
-        group.every(lambda: share_of_batch(experiment.training, count=processes.count))
         material = group.every(gather)
         _say(material)
         group.compare(seen(material, state=out / "last" / STATE))
