@@ -8,10 +8,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -20,7 +20,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 import terralean
-from terralean.errors import ConfigError, SomeScenesFailed, Stopped, TerraleanError
+from terralean.errors import ConfigError, RunError, SomeScenesFailed, Stopped, TerraleanError
+
+if TYPE_CHECKING:
+    from terralean.train.config import Experiment
 
 app = typer.Typer(
     help="From overhead imagery to maps, with vision transformers whose cost follows the content of the scene.",
@@ -115,6 +118,9 @@ def train(
     device: Device = None,
     devices: Devices = None,
     seed: Annotated[int | None, typer.Option(help="Same as --set seed=N.", show_default=False)] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Train once with each, e.g. 0,1,2, into OUT/seed0, OUT/seed1, ...", show_default=False)
+    ] = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -129,23 +135,30 @@ def train(
 
     extra = [] if seed is None else [f"seed={seed}"]
     experiment = recipes.read(recipe, changes=[*(changes or []), *extra])
+    if seeds is not None and any(change.startswith("seed=") for change in [*(changes or []), *extra]):
+        raise ConfigError("--seeds names every seed; leave --seed and --set seed= out")
+    runs = [(experiment, out)] if seeds is None else _runs_of_seeds(experiment, _seed_numbers(seeds), out=out)
     processes = find_processes(device, devices, environment=os.environ, gpus=torch.cuda.device_count())
     if processes.to_start:
         check_count(experiment, processes.count)
         raise typer.Exit(start_processes(processes.count, sys.argv[1:]))
     if processes.rank:
         logging.getLogger("terralean").setLevel(logging.ERROR)  # the first process says the rest
-        run(experiment, data=data, out=out, device=device)
+        for one, folder in runs:
+            run(one, data=data, out=folder, device=device)
         return
-    with _training_bar() as tell:
-        result = run(experiment, data=data, out=out, device=device, tell=tell)
+    results = []
+    for one, folder in runs:
+        with _training_bar() as tell:
+            results.append(run(one, data=data, out=folder, device=device, tell=tell))
     if as_json:
-        _print_json(asdict(result))
+        _print_json(asdict(results[0]) if seeds is None else {"seeds": [asdict(result) for result in results]})
         return
-    score = "no validation split" if result.val_miou is None else f"best validation mIoU {result.val_miou:.3f}"
-    state = "was finished before" if result.already_done else f"{result.minutes:.1f} min"
-    out_console.print(f"{result.run}: {result.steps} steps, {score}, {state}", soft_wrap=True)
-    out_console.print(f"split: {result.split}\nleakage: {result.leakage}", soft_wrap=True)
+    for result in results:
+        score = "no validation split" if result.val_miou is None else f"best validation mIoU {result.val_miou:.3f}"
+        state = "was finished before" if result.already_done else f"{result.minutes:.1f} min"
+        out_console.print(f"{result.run}: {result.steps} steps, {score}, {state}", soft_wrap=True)
+    out_console.print(f"split: {results[0].split}\nleakage: {results[0].leakage}", soft_wrap=True)
 
 
 @app.command()
@@ -155,25 +168,44 @@ def evaluate(
         Path | None, typer.Option(help="Other labelled data, all of it scored. Default: the run's own test split.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the report. Default: the run.")] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Another run, scored on the same pixels; may be repeated. Differences are paired.", show_default=False
+        ),
+    ] = None,
     device: Device = None,
     precision: Precision = "fp32",
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure accuracy with intervals, cost and leakage, and write report.html."""
+    """Measure accuracy with intervals, cost and leakage, compare runs, and write report.html.
+
+    RUN may be the folder of several seeds (train --seeds): then scores are means over them.
+    """
     _configure_logging(verbose)
     from terralean import recipes
     from terralean.evaluate.run import run_evaluation
 
-    experiment, recipe = recipes.read_run(run)
     with _bar("evaluating") as tell:
         result = run_evaluation(
-            run, config=experiment.data, recipe=recipe, data=data, out=out, device=device, precision=precision, progress=tell
+            run,
+            read=recipes.read_run,
+            against=against or [],
+            data=data,
+            out=out,
+            device=device,
+            precision=precision,
+            progress=tell,
         )
     if as_json:
         _print_json(result.document)
         return
     out_console.print(_score_table(result.document))
+    out_console.print()
+    if against:
+        out_console.print(_run_table(result.document))
+        out_console.print()
     for line in result.verdict:
         out_console.print(line, soft_wrap=True)
     out_console.print(f"report: {result.report}", soft_wrap=True)
@@ -293,6 +325,23 @@ def _positions(text: str | None) -> tuple[int, ...] | None:
         raise ConfigError(f"--bands {text!r} must be positions from 1 with commas, e.g. --bands 3,2,1") from error
 
 
+def _seed_numbers(text: str) -> list[int]:
+    seeds = [int(part) if part.strip().isdigit() else None for part in text.split(",")]
+    numbers = [seed for seed in seeds if seed is not None]
+    if len(numbers) < len(seeds) or len(set(numbers)) < len(numbers) or len(numbers) < 2:  # noqa: PLR2004 - one is --seed
+        raise ConfigError(f"--seeds {text!r} must be two or more different numbers from 0, e.g. --seeds 0,1,2; one is --seed")
+    return numbers
+
+
+def _runs_of_seeds(experiment: Experiment, seeds: list[int], *, out: Path) -> list[tuple[Experiment, Path]]:
+    """One run for each seed, all tested on the same pixels: where nothing else is said, those that seed 0 deals."""
+    if (out / "recipe.yaml").exists():
+        raise RunError(f"{out} is a run of one seed; give a new folder for --out, runs of several seeds lie side by side in it")
+    split = replace(experiment.data.split, seed=experiment.data.split.seed or 0)
+    data = replace(experiment.data, split=split)
+    return [(replace(experiment, seed=seed, data=data), out / f"seed{seed}") for seed in seeds]
+
+
 def _configure_logging(verbose: bool) -> None:
     handler = RichHandler(console=err_console, show_time=False, show_path=False, markup=False)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
@@ -304,18 +353,45 @@ def _print_json(document: Any) -> None:
 
 
 def _score_table(document: dict[str, Any]) -> Table:
-    """Overall scores and IoU per class, with intervals."""
-    table = Table("score", "value", "95 % interval", box=None, pad_edge=False)
-    for name in ("mIoU", "OA", "mF1", "AA", "kappa"):
-        table.add_row(name, *_value(document[name]))
-    for entry in document["classes"]:
-        table.add_row(f"IoU {entry['name']}", *_value(entry["IoU"]))
+    """Overall scores and IoU per class, with intervals, and the spread between seeds where there are several."""
+    several = len(document["seeds"]) > 1
+    table = Table("score", "value", *(["± seeds"] if several else []), "95 % interval", box=None, pad_edge=False)
+    named = [(name, document[name]) for name in ("mIoU", "OA", "mF1", "AA", "kappa")]
+    for name, entry in [*named, *((f"IoU {entry['name']}", entry["IoU"]) for entry in document["classes"])]:
+        value = "-" if entry["value"] is None else f"{entry['value']:.3f}"
+        spread = [] if not several else ["-" if entry["sd"] is None else f"{entry['sd']:.3f}"]
+        table.add_row(name, value, *spread, _range(entry))
+    for seed in document["seeds"]:
+        table.add_row(
+            f"mIoU seed {seed['seed']}", f"{seed['mIoU']['value']:.3f}", *([""] if several else []), _range(seed["mIoU"])
+        )
     return table
 
 
-def _value(entry: dict[str, Any]) -> tuple[str, str]:
-    value = "-" if entry["value"] is None else f"{entry['value']:.3f}"
-    return value, f"{entry['low']:.3f} .. {entry['high']:.3f}" if "low" in entry else "-"
+def _run_table(document: dict[str, Any]) -> Table:
+    """Runs on the same pixels: scores, cost, and by how much the first one is ahead."""
+    table = Table(
+        *("", "run", "mIoU", "OA", "mF1", "ahead in mIoU", "95 % interval", "parameters", "GMACs", "windows/s", "training"),
+        box=None,
+        pad_edge=False,
+    )
+    for place, entry in enumerate([document | document["run"], *document["against"]]):
+        cost, ahead = entry["cost"], entry.get("difference", {}).get("mIoU")
+        table.add_row(
+            "this" if not place else "",
+            f"{entry['folder']} ({entry['model']})",
+            *("-" if entry[name]["value"] is None else f"{entry[name]['value']:.3f}" for name in ("mIoU", "OA", "mF1")),
+            *(("", "") if ahead is None or ahead["value"] is None else (f"{ahead['value']:+.3f}", _range(ahead))),
+            f"{cost['parameters'] / 1e6:.3g} M",
+            f"{cost['macs'] / 1e9:.3g}",
+            f"{cost['windows_per_s']:.3g}",
+            f"{cost['training_minutes']:.1f} min",
+        )
+    return table
+
+
+def _range(entry: dict[str, Any]) -> str:
+    return f"{entry['low']:.3f} .. {entry['high']:.3f}" if "low" in entry else "-"
 
 
 @contextmanager

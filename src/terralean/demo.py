@@ -45,8 +45,7 @@ def run_demo(out: Path, *, tell: Callable[[Progress], None] = lambda progress: N
     log.info("trained %d steps in %.1f min", trained.steps, trained.minutes)
     mapped = map_scene(load(out / "run"), scenes["test"][0], out=out / "maps", config=MapConfig(overwrite=True))
     log.info("mapped %s km2 in %.1f s: %s", mapped.area_km2, mapped.seconds, mapped.path)
-    experiment, recipe = recipes.read_run(out / "run")
-    found = run_evaluation(out / "run", config=experiment.data, recipe=recipe)
+    found = run_evaluation(out / "run", read=recipes.read_run)
     forest = found.document["baselines"]["Random forest, single pixels"]
     return DemoResult(
         miou=found.document["mIoU"]["value"],

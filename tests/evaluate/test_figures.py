@@ -8,41 +8,30 @@ from PIL import Image
 from terralean.errors import GridMismatch, SizeError
 from terralean.evaluate import figures
 from terralean.evaluate.figures import (
-    DARK,
+    CHART_PX,
     ERROR_RGB,
     HATCH_RGB,
-    LIGHT,
+    MARGINS_PX,
+    RIGHT_RGB,
     UNMAPPED_RGB,
+    WRONG_RGB,
     display_bands,
-    draw_class_bars,
     draw_classes,
-    draw_confusion,
-    draw_curves,
     draw_errors,
     draw_image,
-    short_count,
+    draw_losses,
+    draw_matrix,
+    draw_score,
+    side_by_side,
     stretch,
 )
-from terralean.evaluate.intervals import block_bootstrap
-from terralean.evaluate.metrics import score
 from terralean.spec import Bands, Classes
 
 CLASSES = Classes.named(("water", "forest", "field"))
-NOBODY = np.zeros(3, np.int64)
 
 
 def pixels(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-
-
-def near(png: bytes, colour: str, tolerance: int = 12) -> int:
-    """How many pixels are about of this colour (#rrggbb)."""
-    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return int((np.abs(pixels(png).astype(int) - wanted).max(axis=-1) <= tolerance).sum())
-
-
-def scores(matrix):
-    return score(np.array(matrix), unmapped=np.zeros(len(matrix), np.int64))
 
 
 def is_hatched(rgb: np.ndarray) -> bool:
@@ -89,7 +78,7 @@ def test_a_constant_band_is_mid_grey_and_an_empty_image_is_hatched():
 
 def test_a_class_map_holds_exactly_the_class_colours_and_hatching():
     labels = np.array([[0, 1], [2, 255]], np.uint8).repeat(200, axis=0).repeat(200, axis=1)
-    seen = pixels(draw_classes(labels, classes=CLASSES).light)
+    seen = pixels(draw_classes(labels, classes=CLASSES).png)
     assert seen.shape == (400, 400, 3)
     assert tuple(seen[0, 0]) == CLASSES.colours[0]
     assert tuple(seen[0, 399]) == CLASSES.colours[1]
@@ -100,7 +89,7 @@ def test_a_class_map_holds_exactly_the_class_colours_and_hatching():
 def test_errors_are_strong_right_pixels_faint_and_holes_black():
     reference = np.array([[0, 1], [2, 255]], np.uint8).repeat(200, axis=0).repeat(200, axis=1)
     mapped = np.array([[0, 2], [255, 1]], np.uint8).repeat(200, axis=0).repeat(200, axis=1)
-    seen = pixels(draw_errors(reference, mapped, classes=CLASSES).light)
+    seen = pixels(draw_errors(reference, mapped, classes=CLASSES).png)
     assert (seen[0, 0] > 190).all()
     assert tuple(seen[0, 399]) == ERROR_RGB
     assert tuple(seen[399, 0]) == UNMAPPED_RGB
@@ -118,9 +107,9 @@ def test_errors_can_be_told_from_right_pixels_by_lightness_alone():
 def test_pictures_are_bounded_and_small_ones_enlarged_in_whole_steps():
     values, valid = np.random.default_rng(0).integers(0, 255, (3, 1500, 900)), np.ones((1500, 900), bool)
     large = draw_image(values, valid, bands=Bands(names=("red", "green", "blue")))
-    assert pixels(large.light).shape == (500, 300, 3)
-    assert pixels(draw_classes(np.zeros((30, 50), np.uint8), classes=CLASSES).light).shape == (240, 400, 3)
-    assert len(large.light) < 1_300_000
+    assert pixels(large.png).shape == (500, 300, 3)
+    assert pixels(draw_classes(np.zeros((30, 50), np.uint8), classes=CLASSES).png).shape == (240, 400, 3)
+    assert len(large.png) < 1_300_000
 
 
 def test_mistakes_are_named():
@@ -130,76 +119,80 @@ def test_mistakes_are_named():
         draw_errors(np.zeros((2, 2), np.uint8), np.zeros((3, 2), np.uint8), classes=CLASSES)
 
 
-def test_charts_come_on_a_light_and_on_a_dark_ground():
-    chart = draw_confusion(np.diag([5, 4, 3]), unmapped=NOBODY, names=CLASSES.names)
-    for png, theme in ((chart.light, LIGHT), (chart.dark, DARK)):
-        assert near(png, theme.paper, tolerance=3) > 0.5 * pixels(png)[..., 0].size
+def test_the_colours_of_two_hundred_classes_stay_exact():
+    classes = Classes.named([str(i) for i in range(200)])
+    labels = np.arange(200, dtype=np.uint8).reshape(10, 20).repeat(20, axis=0).repeat(20, axis=1)
+    picture = draw_classes(labels, classes=classes).png
+    assert np.array_equal(
+        pixels(picture)[::40, ::40][:5, :10].reshape(-1, 3), np.array(classes.colours)[labels[::40, ::40].ravel()]
+    )
+    assert Image.open(io.BytesIO(picture)).mode == "P"  # a palette: a third of the bytes
 
 
-def test_the_matrix_is_blue_where_right_and_orange_where_wrong():
-    right = draw_confusion(np.diag([5, 4, 3]), unmapped=NOBODY, names=CLASSES.names).light
-    wrong = draw_confusion(np.roll(np.diag([5, 4, 3]), 1, axis=0), unmapped=NOBODY, names=CLASSES.names).light
-    assert near(right, LIGHT.right) > 10_000 > near(right, LIGHT.wrong)
-    assert near(wrong, LIGHT.wrong) > 10_000 > near(wrong, LIGHT.right)
+def test_pictures_side_by_side_have_one_height():
+    wide, tall = (draw_classes(np.zeros(shape, np.uint8), classes=CLASSES) for shape in ((200, 400), (400, 200)))
+    row = pixels(side_by_side([wide, tall], height_px=100, gap_px=6))
+    assert row.shape == (100, 200 + 6 + 50, 3)
+    assert (row[:, 200:206] == 255).all()
 
 
-def test_the_matrix_gains_a_column_for_pixels_without_a_class():
-    matrix = np.diag([5, 4, 3])
-    without = pixels(draw_confusion(matrix, unmapped=NOBODY, names=CLASSES.names).light)
-    beside = pixels(draw_confusion(matrix, unmapped=np.array([0, 2, 0]), names=CLASSES.names).light)
-    assert beside.shape[1] > without.shape[1]
+def test_a_matrix_is_blue_where_right_orange_where_wrong_and_deeper_the_larger_the_share():
+    counts = np.array([[90, 10, 0], [0, 50, 50], [0, 0, 0]])
+    seen = pixels(draw_matrix(counts).png)
+    side = seen.shape[0] // 3
+    cell = seen[side // 2 :: side, side // 2 :: side].astype(int)
+    assert (cell[[0, 1, 2], [2, 0, 2]] == 255).all()
+    distance = {(i, j): np.abs(cell[i, j] - 255).sum() for i, j in ((0, 0), (1, 1), (0, 1), (1, 2))}
+    assert distance[0, 0] > distance[1, 1]
+    assert distance[1, 2] > distance[0, 1] > 20
+    for i, j, full in ((0, 0, RIGHT_RGB), (1, 1, RIGHT_RGB), (0, 1, WRONG_RGB), (1, 2, WRONG_RGB)):
+        towards, whole = 255 - cell[i, j], 255 - np.array(full)
+        assert np.abs(towards / np.linalg.norm(towards) - whole / np.linalg.norm(whole)).max() < 0.05
 
 
-def test_bars_grow_with_the_score_and_intervals_and_baselines_show():
-    weak, strong = scores([[2, 8, 0], [8, 2, 0], [0, 0, 9]]), scores([[9, 1, 0], [0, 9, 0], [0, 0, 9]])
-    options = {"names": CLASSES.names, "baselines": {}}
-    low, high = (draw_class_bars(s, intervals=None, **options).light for s in (weak, strong))
-    assert near(high, LIGHT.bar) > 1.3 * near(low, LIGHT.bar)
-    rivals = draw_class_bars(strong, intervals=None, names=CLASSES.names, baselines={"forest": weak}).light
-    assert near(rivals, LIGHT.rivals[0]) > 100 > near(high, LIGHT.rivals[0])
-    blocks = np.stack([np.array([[9 + i, 9 - i, 0], [0, 9, 0], [0, 0, 9]]) for i in range(8)])
-    found = block_bootstrap(blocks, unmapped=np.zeros((8, 3), int), generator=np.random.default_rng(0)).intervals
-    with_ends = draw_class_bars(strong, intervals=found, **options).light
-    assert near(with_ends, LIGHT.ink) > near(high, LIGHT.ink)
+def test_a_matrix_of_many_classes_is_small_and_has_a_column_for_no_class():
+    picture = draw_matrix(np.column_stack([np.eye(254, dtype=np.int64) * 7, np.ones(254, np.int64)])).png
+    assert pixels(picture).shape == (254 * 3, 255 * 3, 3)
+    assert len(picture) < 50_000
 
 
-def test_class_names_are_drawn_as_text_not_as_formulas(recwarn):
-    names = ("$\\frac{a}$", "a_b^c $", "a" * 90)
-    draw_confusion(np.diag([5, 4, 3]), unmapped=NOBODY, names=names)
-    draw_class_bars(scores(np.diag([5, 4, 0])), intervals=None, names=names, baselines={"$\\bad{": scores(np.diag([1, 1, 1]))})
-    assert not recwarn.list
-
-
-def test_a_name_that_no_font_can_draw_is_replaced_by_the_value_of_its_class(recwarn):
-    names = ("water", "\U000e0041\U000e0042", "field")
-    numbered = ("water", "class 1", "field")
-    one, other = (draw_confusion(np.diag([5, 4, 3]), unmapped=NOBODY, names=n) for n in (names, numbered))
-    assert one == other
-    assert not recwarn.list
-
-
-def test_many_classes_stay_drawable():
-    matrix = np.eye(254, dtype=np.int64) * 7
-    names = [f"class {i}" for i in range(254)]
-    chart = draw_confusion(matrix, unmapped=np.zeros(254, np.int64), names=names)
-    bars = draw_class_bars(score(matrix, unmapped=np.zeros(254, np.int64)), intervals=None, names=names, baselines={})
-    assert max(*pixels(chart.light).shape[:2], *pixels(bars.light).shape[:2]) < 4000
+ROWS = [{"step": "0", "loss": "2.5", "miou": ""}, {"step": "10", "loss": "", "miou": "0.25"}, {"step": "20", "miou": 0.5}]
 
 
 def test_curves_take_rows_of_a_metrics_file_with_gaps():
-    rows = [{"step": "0", "loss": "2.5", "miou": ""}, {"step": "10", "loss": "", "miou": "0.25"}, {"step": "20", "miou": 0.5}]
-    options = {"losses": {"loss": "training"}, "score": "miou"}
-    both = draw_curves(rows, **options)
-    only_loss = draw_curves([{"step": 0, "loss": 2.0}, {"step": 1, "loss": math.nan}, {"step": 2, "loss": 1.0}], **options)
-    assert pixels(both.light).shape[1] == 2 * pixels(only_loss.light).shape[1]
-    assert near(both.light, LIGHT.wrong) > 50  # the ring around the best score
+    chart = draw_losses([*ROWS, {"step": 30, "loss": math.nan}, {"step": 40, "loss": 1.5}], columns={"loss": "training"})
+    (left, right, top, bottom), (width, height) = MARGINS_PX, CHART_PX
+    (line,) = chart.lines
+    assert line.label == "training"
+    assert [x for x, _ in line.points] == [left, width - right]
+    assert top <= line.points[0][1] < line.points[1][1] <= height - bottom  # the higher loss is higher on the page
+
+
+def test_the_best_score_is_ringed_and_named():
+    chart = draw_score([*ROWS, {"step": 30, "miou": 0.4}], column="miou", label="Validation mIoU")
+    assert chart.title == "Validation mIoU in percent: best 50.0 at step 20"
+    assert chart.best == chart.lines[0].points[1]
+    assert chart.best[1] == min(y for _, y in chart.lines[0].points)
+
+
+def test_ticks_are_round_numbers_at_their_places():
+    rows = [{"step": step, "miou": value} for step, value in ((10, 0.183), (60, 0.501))]
+    chart = draw_score(rows, column="miou", label="mIoU")
+    assert [text for _, text in chart.y_ticks] == ["10", "20", "30", "40", "50", "60"]
+    assert [text for _, text in chart.x_ticks] == ["10", "20", "30", "40", "50", "60"]
+    places = np.array([place for place, _ in chart.y_ticks])
+    assert np.diff(places) == pytest.approx(np.full(5, places[1] - places[0]), abs=0.2)
+    ten, fifty = chart.y_ticks[0][0], chart.y_ticks[4][0]
+    assert chart.lines[0].points[0][1] == pytest.approx(ten + (18.3 - 10) / 40 * (fifty - ten), abs=0.2)
+
+
+def test_one_point_stands_in_the_middle():
+    (line,) = draw_losses([{"step": 5, "loss": 2}], columns={"loss": "training"}).lines
+    (left, right, top, bottom), (width, height) = MARGINS_PX, CHART_PX
+    assert line.points == (((left + width - right) / 2, (top + height - bottom) / 2),)
 
 
 def test_curves_without_a_column_are_none():
-    assert draw_curves([], losses={"loss": "training"}, score="miou") is None
-    assert draw_curves([{"step": 1, "other": 2}], losses={"loss": "training"}, score="miou") is None
-
-
-@pytest.mark.parametrize(("count", "text"), [(0, "0"), (999, "999"), (1234, "1.2k"), (123456, "123k"), (7_650_000, "7.7M")])
-def test_short_counts(count, text):
-    assert short_count(count) == text
+    assert draw_losses([], columns={"loss": "training"}) is None
+    assert draw_losses([{"step": 1, "other": 2}], columns={"loss": "training"}) is None
+    assert draw_score([{"step": 1, "other": 2}], column="miou", label="mIoU") is None

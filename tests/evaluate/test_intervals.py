@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.stats import norm
+from scipy.stats import t as student
 
 from terralean.errors import ConfigError
-from terralean.evaluate.intervals import Interval, block_bootstrap, document
-from terralean.evaluate.metrics import PER_CLASS, PER_MAP, score
+from terralean.evaluate.intervals import Interval, block_bootstrap, document, join, mean_bootstrap
+from terralean.evaluate.metrics import PER_CLASS, PER_MAP, mean, score, spread
 
 
 def bootstrap(confusions, *, unmapped=None, seed=0, resamples=1000):
@@ -124,6 +125,77 @@ def test_blocks_hold_the_truth_far_more_often_than_pixels_where_errors_are_clust
         hits["pixels"] += ends[0] <= truth <= ends[1]
     assert hits["blocks"] >= 0.8 * runs
     assert hits["pixels"] <= 0.4 * runs
+
+
+def trainings(*wrongs):
+    """Counts (S, n, 2, 3) of blocks of 100 pixels of one class, so many of them wrong in each training."""
+    wrongs = np.array(wrongs)
+    confusions = np.zeros((*wrongs.shape, 2, 2), np.int64)
+    confusions[..., 0, 0], confusions[..., 0, 1] = 100 - wrongs, wrongs
+    return join(confusions, np.zeros((*wrongs.shape, 2), np.int64))
+
+
+def mean_interval(counts):
+    return mean_bootstrap(counts, generator=np.random.default_rng(0), resamples=1000).intervals
+
+
+def test_the_interval_of_a_mean_adds_two_variances_and_counts_how_few_trainings_there_are():
+    wrongs = np.random.default_rng(2).integers(0, 40, (1, 12)) + np.array([[0], [9], [15]])
+    found = mean_interval(trainings(*wrongs)).oa
+    whole = [1 - sum(row) / 1200 for row in wrongs.tolist()]
+    times = np.random.default_rng(0).multinomial(12, [1 / 12] * 12, size=1000)
+    draws = [sum(1 - sum(n * w for n, w in zip(draw, row, strict=True)) / 1200 for row in wrongs) / 3 for draw in times]
+    centre = sum(whole) / 3
+    training = sum((x - centre) ** 2 for x in whole) / 2 / 3
+    area = sum((x - sum(draws) / 1000) ** 2 for x in draws) / 999
+    freedom = (training + area) ** 2 / (training**2 / 2 + area**2 / 11)
+    half = student.ppf(0.975, freedom) * math.sqrt(training + area)
+    assert (found.low, found.high) == pytest.approx((centre - half, centre + half), rel=1e-9)
+
+
+def test_of_one_training_the_mean_has_the_interval_of_the_block_bootstrap():
+    blocks = two_class(np.arange(1, 13), np.arange(12, 0, -1))
+    assert mean_interval(join(blocks, np.zeros((12, 2), np.int64))[None]) == bootstrap(blocks).intervals
+
+
+def test_trainings_that_differ_make_the_mean_less_sure():
+    base = np.random.default_rng(2).integers(0, 40, 30)
+    alike, unlike = mean_interval(trainings(base, base, base)).oa, mean_interval(trainings(base, base + 8, base + 16)).oa
+    assert unlike.high - unlike.low > 1.5 * (alike.high - alike.low)
+
+
+def test_no_interval_leaves_the_range_of_its_score():
+    found = mean_interval(trainings([0] * 8, [0, 0, 0, 0, 0, 0, 0, 9], [0] * 8))
+    assert found.oa.high == 1
+    assert found.recall[0].high == 1
+
+
+def test_the_interval_of_the_mean_of_three_trainings_holds_the_truth_about_as_often_as_it_says():
+    """Trainings whose error differs by 2 points and blocks by 6: a truth of 20 %."""
+    generator, hits, runs = np.random.default_rng(4), 0, 200
+    for _ in range(runs):
+        wrong = 20 + generator.normal(0, 2, (3, 1)) + generator.normal(0, 6, (1, 30)) + generator.normal(0, 3, (3, 30))
+        found = mean_interval(trainings(*np.clip(np.rint(wrong), 0, 100).astype(int))).oa
+        hits += found.low <= 0.8 <= found.high
+    assert 0.9 * runs <= hits <= 0.99 * runs
+
+
+def test_the_note_of_a_mean_says_what_is_in_it():
+    counts = trainings(*np.random.default_rng(2).integers(0, 40, (3, 25)))
+    note = mean_bootstrap(counts, generator=np.random.default_rng(0), resamples=1000).note
+    assert note.startswith("95 % intervals of the mean over 3 trainings that differ in their seed")
+    assert "plus the variance between the trainings" in note
+
+
+def test_the_document_of_several_trainings_has_their_spread():
+    counts = trainings(*np.random.default_rng(2).integers(0, 40, (3, 25)))
+    each = [score(total[:, :-1], unmapped=total[:, -1]) for total in counts.sum(axis=1)]
+    found = mean_bootstrap(counts, generator=np.random.default_rng(0), resamples=1000)
+    page = document(mean(each), found, names=("a", "b"), spread=spread(each))
+    assert page["OA"]["value"] == pytest.approx(np.mean([s.oa for s in each]))
+    assert page["OA"]["sd"] == pytest.approx(np.std([s.oa for s in each], ddof=1))
+    assert page["classes"][0]["IoU"]["sd"] == pytest.approx(np.std([s.iou[0] for s in each], ddof=1))
+    assert page["classes"][1]["recall"]["sd"] is None  # the reference does not hold the class
 
 
 def test_the_document_is_plain_json_with_null_for_what_has_no_meaning():

@@ -7,7 +7,7 @@ import torch
 import torchmetrics.functional.classification as torchmetrics
 
 from terralean.errors import GridMismatch, LabelError
-from terralean.evaluate.metrics import confusion, measures, score, unmapped
+from terralean.evaluate.metrics import confusion, mean, measures, score, spread, unmapped
 
 NOBODY = np.zeros(3, np.int64)
 
@@ -188,3 +188,27 @@ def test_values_that_are_no_labels_are_refused():
         confusion(np.zeros(2, np.uint8), np.zeros(2), classes=2)
     with pytest.raises(LabelError, match=r"the reference holds values -1\.\.0"):
         confusion(np.array([-1, 0]), np.array([0, 0]), classes=2)
+
+
+def test_mean_and_spread_of_several_maps_are_those_of_their_scores():
+    maps = [labels(seed=0)[1], labels(seed=1)[1], labels(seed=2)[1]]
+    maps[2][10:12] = 255
+    each = [scored(labels()[0], mapped, 5) for mapped in maps]
+    whole, apart = mean(each), spread(each)
+    for name in ("oa", "aa", "kappa", "miou", "mf1"):
+        values = [getattr(one, name) for one in each]
+        assert getattr(whole, name) == pytest.approx(np.mean(values))
+        assert getattr(apart, name) == pytest.approx(np.std(values, ddof=1))
+    assert whole.iou[3] == pytest.approx(np.mean([one.iou[3] for one in each]))
+    assert apart.recall[3] == pytest.approx(np.std([one.recall[3] for one in each], ddof=1))
+    assert whole.support == each[0].support
+    assert sum(whole.unmapped) == pytest.approx(sum(each[2].unmapped) / 3, abs=3)
+
+
+def test_a_score_without_meaning_in_one_map_is_left_out_of_the_mean():
+    there = score(np.array([[5, 0], [0, 0]]), unmapped=np.zeros(2, np.int64))
+    mapped = score(np.array([[4, 1], [0, 0]]), unmapped=np.zeros(2, np.int64))
+    assert mean([there, mapped]).iou == (0.9, 0.0)  # of the second class only one map says something
+    assert spread([there, mapped]).iou[0] == pytest.approx(0.1 * math.sqrt(2))
+    assert math.isnan(spread([there, mapped]).iou[1])
+    assert math.isnan(mean([there, there]).iou[1])

@@ -8,7 +8,7 @@ from sklearn.metrics import confusion_matrix
 
 from terralean import recipes
 from terralean.errors import BandMismatch, ConfigError, EmptySplit
-from terralean.evaluate.measure import _block_side, _steps
+from terralean.evaluate.measure import _steps, block_side
 from terralean.evaluate.run import run_evaluation
 from terralean.mapping.run import MapConfig, map_scene
 from terralean.predict import load
@@ -27,8 +27,7 @@ def scored(finished, tmp_path_factory):
 
 
 def evaluate(run, **options):
-    experiment, recipe = recipes.read_run(run)
-    return run_evaluation(run, config=experiment.data, recipe=recipe, device="cpu", **options)
+    return run_evaluation(run, read=recipes.read_run, device="cpu", **options)
 
 
 def read(path) -> np.ndarray:
@@ -67,6 +66,8 @@ def test_baselines_see_what_they_can(scored):
     )
     assert forest["OA"] > 0.99  # the brighter band is the class
     assert 0.3 < common["OA"] < 0.7
+    for rival in (forest, common):
+        assert rival["difference"]["mIoU"]["value"] == pytest.approx(result.document["mIoU"]["value"] - rival["mIoU"], abs=1e-6)
 
 
 def test_leakage_is_told_beside_the_scores(scored):
@@ -130,5 +131,5 @@ def test_steps_are_cut_at_multiples():
 
 
 def test_blocks_are_about_a_hundred():
-    assert _block_side(1000 * 1000) == 100
-    assert _block_side(100) == 32
+    assert block_side(1000 * 1000) == 100
+    assert block_side(100) == 32

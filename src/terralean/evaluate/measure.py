@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from terralean.cost.memory import peak_since, restart_peak
 from terralean.data.config import DataConfig
 from terralean.data.reading import Reader
 from terralean.data.split import Region
 from terralean.errors import LabelError
 from terralean.evaluate import metrics
+from terralean.evaluate.intervals import join
 from terralean.mapping.plan import Plan
 from terralean.mapping.strips import Strip, strips
 from terralean.predict import Predictor
@@ -35,8 +39,8 @@ BATCH = 4
 class Shown:
     """The piece of the test area that the report draws."""
 
-    values: NDArray[Any]
-    valid: NDArray[np.bool_]
+    region: int  # which of the test regions it is of
+    window: Window  # in the region's image
     reference: NDArray[np.uint8]
     map: NDArray[np.uint8]
 
@@ -45,12 +49,15 @@ class Shown:
 class Measured:
     """Counts of the test area, and what predicting it took."""
 
+    places: NDArray[np.int64]  # (n, 3) region, row and column of each block, in order
     blocks: NDArray[np.int64]  # (n, K, K) confusion of each block
     blocks_unmapped: NDArray[np.int64]  # (n, K)
     block_px: int
     shown: Shown
     windows: int
     seconds: float
+    device: str  # that predicted, in words
+    peak_bytes: int | None  # the most memory held at once, by tensors on a GPU, else by the process; None where unknown
 
     @property
     def confusion(self) -> NDArray[np.int64]:
@@ -61,6 +68,16 @@ class Measured:
     def unmapped(self) -> NDArray[np.int64]:
         """Of the whole test area (K,)."""
         return self.blocks_unmapped.sum(axis=0)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Of each block, what is without a class as a last column (n, K, K + 1)."""
+        return join(self.blocks, self.blocks_unmapped)
+
+    @property
+    def windows_per_s(self) -> float:
+        """Windows predicted in a second."""
+        return self.windows / self.seconds
 
 
 def measure(
@@ -75,8 +92,9 @@ def measure(
     card = predictor.card
     reader = Reader(classes=card.classes, coding=coding, config=config)
     total = sum(region.window.pixels for region in regions)
-    tally = _Tally(classes=len(card.classes), side=_block_side(total))
-    picture = _Picture(max(regions, key=lambda region: region.window.pixels))
+    tally = Tally(classes=len(card.classes), side=block_side(total))
+    picture = _Picture(regions)
+    told = restart_peak(predictor.device)
     done = windows = 0
     seconds = 0.0
     for index, region in enumerate(regions):
@@ -87,24 +105,32 @@ def measure(
             began = time.perf_counter()
             for strip in strips(predictor, part, plan, batch=BATCH):
                 seconds += time.perf_counter() - began
-                place = _moved(strip.window, region.window)
+                place = moved(strip.window, region.window)
                 labels = segmentation.answer(strip.probabilities, strip.valid)
                 reference = reader.labels(region.image, region.label, place)
                 reference[~strip.valid] = IGNORE  # where the image has no data there is nothing to be right about
                 tally.add(reference, labels, region=index, window=strip.window)
-                picture.add(region, strip, labels, reference)
+                picture.add(index, strip, labels, reference)
                 done += strip.window.pixels
                 progress(done, total)
                 began = time.perf_counter()
     if not tally.counts:
         raise LabelError(f"none of the {len(regions)} test regions holds a labelled valid pixel; label some of the test area")
-    blocks, unmapped = tally.arrays()
-    values, valid = reader.values(picture.region.image, picture.place)
-    shown = Shown(values=values, valid=valid, reference=picture.reference, map=picture.map)
-    return Measured(blocks=blocks, blocks_unmapped=unmapped, block_px=tally.side, shown=shown, windows=windows, seconds=seconds)
+    places, blocks, unmapped = tally.arrays()
+    return Measured(
+        places=places,
+        blocks=blocks,
+        blocks_unmapped=unmapped,
+        block_px=tally.side,
+        shown=picture.shown(),
+        windows=windows,
+        seconds=seconds,
+        device=device_words(predictor.device),
+        peak_bytes=peak_since(predictor.device) if told else None,
+    )
 
 
-class _Tally:
+class Tally:
     """Confusion matrices of square blocks of each region."""
 
     def __init__(self, *, classes: int, side: int) -> None:
@@ -126,33 +152,51 @@ class _Tally:
                     old[1] + metrics.unmapped(reference[piece], labels[piece], classes=self.classes),
                 )
 
-    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Confusions (n, K, K) and unmapped (n, K)."""
-        return np.stack([c for c, _ in self.counts.values()]), np.stack([u for _, u in self.counts.values()])
+    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """In order of region, row and column: places (n, 3), confusions (n, K, K) and unmapped (n, K)."""
+        places = sorted(self.counts)
+        found = [self.counts[place] for place in places]
+        return np.array(places, np.int64), np.stack([c for c, _ in found]), np.stack([u for _, u in found])
 
 
 class _Picture:
-    """Collects reference and map of the middle of one region while strips pass by."""
+    """Collects reference and map of the middle of the largest region while strips pass by."""
 
-    def __init__(self, region: Region) -> None:
-        window = region.window
+    def __init__(self, regions: Sequence[Region]) -> None:
+        self.region = max(range(len(regions)), key=lambda index: regions[index].window.pixels)
+        window = regions[self.region].window
         height, width = min(FIGURE_PX, window.height), min(FIGURE_PX, window.width)
-        self.region = region
         self.inner = Window(row=(window.height - height) // 2, col=(window.width - width) // 2, height=height, width=width)
-        self.place = _moved(self.inner, window)
+        self.place = moved(self.inner, window)
         self.reference = np.full((height, width), IGNORE, np.uint8)
         self.map = np.full((height, width), IGNORE, np.uint8)
 
-    def add(self, region: Region, strip: Strip, labels: NDArray[np.uint8], reference: NDArray[np.uint8]) -> None:
+    def add(self, region: int, strip: Strip, labels: NDArray[np.uint8], reference: NDArray[np.uint8]) -> None:
         """Keep what lies inside."""
         both = self.inner.cut(strip.window)
-        if region is not self.region or not both.pixels:
+        if region != self.region or not both.pixels:
             return
         here, there = both.slices(origin=self.inner), both.slices(origin=strip.window)
         self.reference[here], self.map[here] = reference[there], labels[there]
 
+    def shown(self) -> Shown:
+        """What was collected."""
+        return Shown(region=self.region, window=self.place, reference=self.reference, map=self.map)
 
-def _moved(window: Window, outer: Window) -> Window:
+
+def device_words(device: torch.device) -> str:
+    """A GPU's name, or a processor's with the threads that work."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    threads = torch.get_num_threads()
+    return f"{names[0] if names else platform.machine()}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def moved(window: Window, outer: Window) -> Window:
+    """A window counted from the corner of another, counted from the corner of the image."""
     return replace(window, row=window.row + outer.row, col=window.col + outer.col)
 
 
@@ -162,5 +206,6 @@ def _steps(start: int, stop: int, side: int) -> list[slice]:
     return [slice(low, high) for low, high in pairwise(edges)]
 
 
-def _block_side(pixels: int) -> int:
+def block_side(pixels: int) -> int:
+    """Side in px of blocks of which about a hundred make so many pixels."""
     return max(32, round(math.sqrt(pixels / BLOCKS)))

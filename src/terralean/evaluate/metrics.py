@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,16 @@ def score(confusion: NDArray[np.int64], *, unmapped: NDArray[np.int64]) -> Score
     )
 
 
+def mean(several: Sequence[Scores]) -> Scores:
+    """Of maps of one area: each score's mean, over the maps in which it has a meaning; unmapped pixels rounded."""
+    return _over(several, _mean)
+
+
+def spread(several: Sequence[Scores]) -> Scores:
+    """Of maps of one area: each score's standard deviation (n - 1); NaN where fewer than two maps give it a meaning."""
+    return _over(several, _deviation)
+
+
 def measures(confusion: NDArray[Any], *, unmapped: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
     """Scores of many matrices at once, (..., K, K) and (..., K): PER_MAP as (...), PER_CLASS as (..., K)."""
     right = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
@@ -136,3 +147,27 @@ def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean over the last axis of what is not NaN; NaN where all is."""
     known = ~np.isnan(values)
     return _ratio(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1).astype(np.float64))
+
+
+def _deviation(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standard deviation over the last axis of what is not NaN."""
+    known = ~np.isnan(values)
+    apart = np.where(known, values - _mean(values)[..., None], 0.0)
+    return np.sqrt(_ratio((apart**2).sum(axis=-1), known.sum(axis=-1) - 1.0))
+
+
+def _over(several: Sequence[Scores], summary: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Scores:
+    each = {name: summary(np.array([getattr(one, name) for one in several], np.float64).T) for name in (*PER_MAP, *PER_CLASS)}
+    return Scores(
+        oa=float(each["oa"]),
+        aa=float(each["aa"]),
+        kappa=float(each["kappa"]),
+        miou=float(each["miou"]),
+        mf1=float(each["mf1"]),
+        iou=tuple(each["iou"].tolist()),
+        f1=tuple(each["f1"].tolist()),
+        precision=tuple(each["precision"].tolist()),
+        recall=tuple(each["recall"].tolist()),
+        support=several[0].support,
+        unmapped=tuple(np.rint(np.mean([one.unmapped for one in several], axis=0)).astype(int).tolist()),
+    )

@@ -2,45 +2,44 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
-import math
-import platform
-import resource
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
-import torch
-from numpy.typing import NDArray
 
-import terralean
 from terralean.data.config import DataConfig, SplitConfig
 from terralean.data.conventions import check_labels
 from terralean.data.index import find
 from terralean.data.leakage import Leakage, check_leakage
 from terralean.data.legend import Legend
-from terralean.data.reading import Reader
-from terralean.data.split import Region, Split, load_split
+from terralean.data.split import Region, Split
 from terralean.errors import ConfigError, EmptySplit, OutputFailed
-from terralean.evaluate import baselines, figures, metrics, report
-from terralean.evaluate.intervals import Bootstrap, block_bootstrap, document
-from terralean.evaluate.measure import Measured, measure
-from terralean.predict import load
+from terralean.evaluate import figures, report
+from terralean.evaluate.compare import compare
+from terralean.evaluate.contenders import (
+    Contender,
+    Ground,
+    ReadRun,
+    Run,
+    Standing,
+    check_comparable,
+    check_same_pixels,
+    check_same_test,
+    open_contender,
+    score_contender,
+)
+from terralean.evaluate.found import Found, Other, as_document, as_report
+from terralean.evaluate.rivals import Rival, score_rivals
 from terralean.predict.predictor import Precision
 from terralean.raster.scene import open_scene
 from terralean.spec import check_bands
-from terralean.weights.card import Card, write_card
+from terralean.weights.card import write_card
 
 log = logging.getLogger(__name__)
-
-FOREST_TRAIN_PX = 50_000
-FOREST_TEST_PX = 500_000  # random pixels of the test area on which the baselines are scored
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,67 +52,82 @@ class Evaluation:
 
 
 def run_evaluation(
-    run: Path,
+    folder: Path,
     *,
-    config: DataConfig,
-    recipe: str,
+    read: ReadRun,
+    against: Sequence[Path] = (),
     data: Path | None = None,
     out: Path | None = None,
     device: str | None = None,
     precision: Precision = "fp32",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Score the run's test split, or all of `data`; write evaluation.json, report.html and picture.png into `out` or the run.
+    """Score the test split of a run, or of one run for each seed, or all of `data`, and compare it with other runs.
 
-    `config` says how the run's data are read. Scores of the run's own test split also go into its card.
+    Writes evaluation.json, report.html and picture.png into `out` or the folder; scores of a run's own test split also go into
+    its card. `read` gives the experiment and the text of a run's recipe: `recipes.read_run`. The runs in `against` are scored
+    on the very same pixels; RunError and ConfigError say why where they cannot be.
     """
-    predictor = load(run, device=device, precision=precision)
-    card = predictor.card
     if data is not None and out is None:
         raise ConfigError(f"say with --out where the report on {data} goes; without --out it would replace the run's own")
-    split = _test_split(run, card, data=data, config=config)
-    measured = measure(predictor, split.of("test"), coding=split.coding, config=config, progress=progress)
-    found = Found(
-        card=card,
-        run=run,
+    contenders = [open_contender(one, read=read) for one in (folder, *against)]
+    mine = contenders[0]
+    check_comparable(mine, contenders[1:])
+    split = _test_split(mine.runs[0], data=data)
+    if data is None:
+        for run in (run for contender in contenders for run in contender.runs):
+            check_same_test(run, mine.runs[0])
+    ground = Ground(regions=split.of("test"), coding=split.coding, config=mine.runs[0].config, own=data is None)
+    standings = [
+        score_contender(one, ground, keep=i == 0, device=device, precision=precision, progress=progress)
+        for i, one in enumerate(contenders)
+    ]
+    return _keep(_found(standings, ground, split, data=data), out=folder if out is None else out)
+
+
+def _found(standings: Sequence[Standing], ground: Ground, split: Split, *, data: Path | None) -> Found:
+    mine = standings[0]
+    for other in standings[1:]:
+        check_same_pixels(mine.each[0], other.each[0])
+    leakage = [_leakage(standing.contender, split, own=i == 0 and data is None) for i, standing in enumerate(standings)]
+    return Found(
+        mine=mine,
         data=data,
-        recipe=recipe,
         root=split.root if data is None else str(data),
-        scores=metrics.score(measured.confusion, unmapped=measured.unmapped),
-        boot=block_bootstrap(measured.blocks, unmapped=measured.blocks_unmapped, generator=np.random.default_rng(0)),
-        measured=measured,
-        **_against_training(card, split, config=config),
+        ground=ground,
+        leakage=leakage[0],
+        rivals=() if leakage[0] is None else _rivals(mine, ground, split),
+        others=tuple(
+            Other(
+                standing=other, comparison=compare(mine.counts, other.counts, generator=np.random.default_rng(0)), leakage=leak
+            )
+            for other, leak in zip(standings[1:], leakage[1:], strict=True)
+        ),
     )
-    return _keep(found, out=run if out is None else out)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """All that an evaluation found."""
-
-    card: Card
-    run: Path
-    data: Path | None
-    recipe: str
-    root: str  # of the data that were scored
-    scores: metrics.Scores
-    boot: Bootstrap
-    measured: Measured
-    leakage: Leakage | None  # None where the training images are gone
-    rivals: tuple[report.Baseline, ...]
+def _rivals(mine: Standing, ground: Ground, split: Split) -> tuple[Rival, ...]:
+    classes, measured = mine.contender.card.classes, mine.each[0].measured
+    found = score_rivals(split.of("train"), ground, classes=classes, places=measured.places, block_px=measured.block_px)
+    return tuple(
+        replace(rival, comparison=compare(mine.counts, rival.counts[None], generator=np.random.default_rng(0)))
+        for rival in found
+    )
 
 
 # What is scored.
 
 
-def _test_split(run: Path, card: Card, *, data: Path | None, config: DataConfig) -> Split:
+def _test_split(run: Run, *, data: Path | None) -> Split:
     """Training and test regions, the test ones of other data where those are given."""
-    own = load_split(run / "split.json")
+    own, card = run.split, run.card
     if data is None:
         if not own.of("test"):
-            raise EmptySplit(f"{run} has no test split; name labelled data with --data, or train with data.split.test above 0")
+            raise EmptySplit(
+                f"{run.folder} has no test split; name labelled data with --data, or train with data.split.test above 0"
+            )
         return own
-    config = _elsewhere(config, data)
+    config = _elsewhere(run.config, data)
     dataset = find(data, config, legend=Legend(classes=card.classes, coding=own.coding))
     check_labels(dataset, config)
     check_bands(dataset.bands, card.bands, scene=str(data))
@@ -138,187 +152,52 @@ def _elsewhere(config: DataConfig, data: Path) -> DataConfig:
     return config
 
 
-# What it is compared with.
+# Whether training has seen it.
 
 
-def _against_training(card: Card, split: Split, *, config: DataConfig) -> dict[str, Any]:
-    """Leakage and baselines, which need the training images."""
-    gone = sorted({region.image for region in split.of("train") if not _is_there(region.image)})
-    if gone:
-        log.warning("%d training images are gone (%s): leakage and baselines are left out", len(gone), gone[0])
-        return {"leakage": None, "rivals": ()}
-    return {"leakage": check_leakage(split), "rivals": _baselines(card, split, config=config)}
+def _leakage(contender: Contender, split: Split, *, own: bool) -> Leakage | None:
+    """What training shares with the test regions of `split`, of all seeds the worst; None where training images are gone."""
+    found: list[tuple[Split, Leakage]] = []
+    for run in contender.runs:
+        seen = run.split if own else replace(run.split, regions=(*run.split.of("train"), *split.of("test")))
+        if gone := sorted({region.image for region in seen.of("train") if not _is_there(region.image)}):
+            log.warning(
+                "%s: %d training images are gone (%s): leakage and baselines are left out", run.folder, len(gone), gone[0]
+            )
+            return None
+        if all(seen.regions != known.regions for known, _ in found):
+            found.append((seen, check_leakage(seen)))
+    return max((leakage for _, leakage in found), key=lambda leakage: (leakage.leaks, leakage.share or 0))
 
 
 def _is_there(image: str) -> bool:
     return "://" in image or image.startswith("/vsi") or Path(image).exists()
 
 
-def _baselines(card: Card, split: Split, *, config: DataConfig) -> tuple[report.Baseline, ...]:
-    """The commonest class and a random forest on single pixels, on random test pixels."""
-    reader = Reader(classes=card.classes, coding=split.coding, config=config)
-    train_values, train_labels = _pixels(reader, split.of("train"), count=FOREST_TRAIN_PX, seed=0)
-    values, labels = _pixels(reader, split.of("test"), count=FOREST_TEST_PX, seed=1)
-    forest = baselines.pixel_forest(train_values, train_labels, seed=0)
-    common = baselines.majority(train_labels)
-    where = f"scored on {len(labels):,} random test pixels"
-    told = {
-        common.name: f"What a map of one colour would reach; {where}.",
-        forest.name: f"Sees the {len(card.bands)} values of a pixel and nothing around it; {where}.",
-    }
-    everywhere = np.ones((1, len(labels)), np.bool_)
-    out = []
-    for method in (common, forest):
-        answer = method.predict(values.T[:, None], everywhere)
-        table = metrics.confusion(labels[None], answer, classes=len(card.classes))
-        scores = metrics.score(table, unmapped=np.zeros(len(card.classes), np.int64))
-        out.append(report.Baseline(name=method.name, explanation=told[method.name], scores=scores))
-    return tuple(out)
-
-
-def _pixels(
-    reader: Reader, regions: Sequence[Region], *, count: int, seed: int
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """About `count` labelled valid pixels, evenly over the area of the regions: (n, C) and (n,)."""
-    generator = np.random.default_rng(seed)
-    total = sum(region.window.pixels for region in regions)
-    found = []
-    for region in regions:
-        for strip in reader.strips(region.image, region.window):
-            wanted = math.ceil(count * strip.pixels / total)
-            values, valid = reader.values(region.image, strip)
-            labels = reader.labels(region.image, region.label, strip)
-            found.append(baselines.sample_pixels(values, valid, labels, count=wanted, generator=generator))
-    return np.concatenate([values for values, _ in found]), np.concatenate([labels for _, labels in found])
-
-
 # What is written.
 
 
 def _keep(found: Found, *, out: Path) -> Evaluation:
-    """Write report, numbers and picture, and the scores of the run's own test split into its card."""
-    card, content = found.card, _document(found)
-    page = _report(found)
+    """Write report, numbers and picture, and the scores of a run's own test split into its card."""
+    content, page = as_document(found), as_report(found)
     out.mkdir(parents=True, exist_ok=True)
     pictures = [page.figures.image, page.figures.reference, page.figures.map]
     _write(out / "report.html", report.render(page).encode())
     _write(out / "picture.png", figures.side_by_side([picture for picture in pictures if picture is not None]))
     _write(out / "evaluation.json", (json.dumps(content, indent=1) + "\n").encode())
     if found.data is None:
-        overall = {key: content[key] for key in ("OA", "AA", "kappa", "mIoU", "mF1")}
-        card = replace(card, metrics={**card.metrics, "test": overall}, cost={**card.cost, **content["cost"]})
-        write_card(card, found.run)
+        _tell_cards(found, content)
     return Evaluation(document=content, verdict=(*page.verdict, page.leakage), report=str(out / "report.html"))
 
 
-def _document(found: Found) -> dict[str, Any]:
-    measured, leakage = found.measured, found.leakage
-    scored = {item.name: {"mIoU": round(item.scores.miou, 6), "OA": round(item.scores.oa, 6)} for item in found.rivals}
-    return {
-        **document(found.scores, found.boot, names=found.card.classes.names),
-        "leakage": {
-            "leaks": None if leakage is None else leakage.leaks,
-            "verdict": _leakage_words(leakage),
-            "findings": [] if leakage is None else list(leakage.findings),
-        },
-        "baselines": scored,
-        "cost": {
-            "windows_per_s": round(measured.windows / measured.seconds, 3),
-            "window_px": found.card.tile_px,
-            "block_px": measured.block_px,
-        },
-    }
-
-
-def _report(found: Found) -> report.Report:
-    card, leakage = found.card, found.leakage
-    rivals = {item.name: item.scores for item in found.rivals}
-    return report.Report(
-        title=f"{card.model} on {Path(found.root).name}",
-        about=_about(found),
-        date=date.today().isoformat(),
-        verdict=report.verdict(found.scores, intervals=found.boot.intervals, names=card.classes.names, baselines=rivals),
-        classes=card.classes,
-        scores=found.scores,
-        intervals=found.boot.intervals,
-        intervals_note=found.boot.note,
-        leaks=None if leakage is None else leakage.leaks,
-        leakage=_leakage_words(leakage),
-        leakage_findings=(),  # the verdict holds them
-        baselines=found.rivals,
-        cost=_cost(card, found.measured),
-        figures=_figures(found, rivals=rivals),
-        recipe=found.recipe,
-        versions=_versions(),
-        commands=_commands(found.run, found.data),
-    )
-
-
-def _leakage_words(leakage: Leakage | None) -> str:
-    return "not checked: the training images are no longer where they were" if leakage is None else leakage.verdict
-
-
-def _about(found: Found) -> tuple[tuple[str, str], ...]:
-    card, training = found.card, found.card.training
-    return (
-        ("Model", card.model),
-        ("Bands", ", ".join(card.bands.names)),
-        ("Trained on", f"{training.images} image{'' if training.images == 1 else 's'}, {training.steps} steps"),
-        ("Scored on", "the run's own test split" if found.data is None else str(found.data)),
-        ("Split", training.split),
-        ("Run", str(found.run)),
-    )
-
-
-def _cost(card: Card, measured: Measured) -> report.Cost:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
-    return report.Cost(
-        parameters=card.cost["parameters"],
-        macs=card.cost["macs_layers"] + card.cost["macs_attention"],
-        window_px=card.tile_px,
-        images_per_s=measured.windows / measured.seconds,
-        training_minutes=card.training.minutes,
-        peak_memory_bytes=peak,
-        device=f"{platform.machine()}, {torch.get_num_threads()} threads",
-    )
-
-
-def _figures(found: Found, *, rivals: Mapping[str, metrics.Scores]) -> report.Figures:
-    classes, shown, measured = found.card.classes, found.measured.shown, found.measured
-    bars = figures.draw_class_bars(found.scores, intervals=found.boot.intervals, names=classes.names, baselines=rivals)
-    losses = {"train_loss": "training loss", "val_loss": "validation loss"}
-    return report.Figures(
-        image=figures.draw_image(shown.values, shown.valid, bands=found.card.bands),
-        reference=figures.draw_classes(shown.reference, classes=classes),
-        map=figures.draw_classes(shown.map, classes=classes),
-        errors=figures.draw_errors(shown.reference, shown.map, classes=classes),
-        bars=bars,
-        confusion=figures.draw_confusion(measured.confusion, unmapped=measured.unmapped, names=classes.names),
-        curves=figures.draw_curves(_training_rows(found.run), losses=losses, score="val_miou"),
-    )
-
-
-def _training_rows(run: Path) -> list[dict[str, str]]:
-    path = run / "metrics.csv"
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _versions() -> tuple[tuple[str, str], ...]:
-    return (
-        ("terralean", terralean.__version__),
-        ("torch", torch.__version__),
-        ("rasterio", rasterio.__version__),
-        ("GDAL", rasterio.__gdal_version__),
-        ("Python", platform.python_version()),
-    )
-
-
-def _commands(run: Path, data: Path | None) -> tuple[str, ...]:
-    extra = "" if data is None else f" --data {data} --out DIR"
-    return (f"terralean evaluate {run}{extra}", f"terralean map {run} SCENE.tif --out DIR")
+def _tell_cards(found: Found, content: dict[str, Any]) -> None:
+    numbers = content["seeds"] or [content]
+    for scored, own in zip(found.mine.each, numbers, strict=True):
+        card = scored.run.card
+        overall = {key: own[key] for key in ("OA", "AA", "kappa", "mIoU", "mF1")}
+        speed = {"windows_per_s": round(scored.measured.windows_per_s, 3), "window_px": card.tile_px}
+        told = card.cost | speed | {"device": scored.measured.device, "block_px": scored.measured.block_px}
+        write_card(replace(card, metrics={**card.metrics, "test": overall}, cost=told), scored.run.folder)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,0 +1,263 @@
+"""What is evaluated and what it is compared with: runs, one or one for each seed, scored on the same pixels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terralean.data.config import DataConfig
+from terralean.data.split import Region, Split, load_split
+from terralean.errors import ConfigError
+from terralean.evaluate import kept, metrics
+from terralean.evaluate.intervals import Bootstrap, mean_bootstrap
+from terralean.evaluate.measure import Measured, measure
+from terralean.predict import load
+from terralean.predict.predictor import Precision, choose_device
+from terralean.raster.coding import Coding
+from terralean.weights.card import Card, read_card, seed_folders
+
+log = logging.getLogger(__name__)
+
+
+class HasData(Protocol):
+    """An experiment, as far as an evaluation asks."""
+
+    @property
+    def data(self) -> DataConfig:
+        """How its data are read."""
+
+
+ReadRun = Callable[[Path], tuple[HasData, str]]  # the experiment of a run's folder, and the text of its recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished training run."""
+
+    folder: Path
+    card: Card
+    config: DataConfig
+    recipe: str
+    split: Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """One run, or runs that differ in nothing but their seed."""
+
+    folder: Path
+    runs: tuple[Run, ...]
+    several: bool  # whether the folder holds one run for each seed
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of each run."""
+        return tuple(run.card.training.seed for run in self.runs)
+
+    @property
+    def card(self) -> Card:
+        """What all runs share; of the first where they differ."""
+        return self.runs[0].card
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A run with the counts of the test area."""
+
+    run: Run
+    measured: Measured
+    scores: metrics.Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A contender with its scores, the means where it has several runs."""
+
+    contender: Contender
+    each: tuple[Scored, ...]
+    scores: metrics.Scores
+    spread: metrics.Scores | None  # standard deviation between runs
+    boot: Bootstrap
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Of every run and block (S, n, K, K + 1)."""
+        return np.stack([scored.measured.counts for scored in self.each])
+
+    @property
+    def typical(self) -> int:
+        """The place of the run whose mIoU is nearest to the mean."""
+        return min(range(len(self.each)), key=lambda i: abs(self.each[i].scores.miou - self.scores.miou))
+
+
+# Opening and checking: everything that can be refused is refused before anything is predicted.
+
+
+def open_contender(folder: Path, *, read: ReadRun) -> Contender:
+    """The run of a folder, or the runs of its seeds. RunError where one is not finished, ConfigError where they differ."""
+    seeds = seed_folders(folder)
+    runs = tuple(_open_run(one, read=read) for one in (seeds.values() or [folder]))
+    found = Contender(folder=folder, runs=runs, several=bool(seeds))
+    for run in runs[1:]:
+        _check_classes(run, runs[0])
+        if (run.card.model, run.card.bands) != (runs[0].card.model, runs[0].card.bands):
+            raise ConfigError(f"{run.folder} and {runs[0].folder} differ in more than the seed; train both with one recipe")
+    return found
+
+
+def check_comparable(contender: Contender, others: Sequence[Contender]) -> None:
+    """Raise ConfigError where others have other classes or other seeds, or one is named twice."""
+    for other in others:
+        _check_classes(other.runs[0], contender.runs[0])
+        if contender.several != other.several or (contender.several and contender.seeds != other.seeds):
+            raise ConfigError(
+                f"--against {other}: {_seeds(other)}, but {contender} has {_seeds(contender)}; runs are paired by seed, so "
+                "both need the same seeds, or name one run of each"
+            )
+    folders = [other.folder.resolve() for other in others]
+    if twice := sorted({str(other) for other in others if folders.count(other.folder.resolve()) > 1}):
+        raise ConfigError(f"--against {twice[0]} is given twice; name each run once")
+
+
+def check_same_test(run: Run, reference: Run) -> None:
+    """Raise ConfigError unless the run keeps the very test regions of another: else it may have learned from them."""
+    mine, theirs = (_places(one.split) for one in (run, reference))
+    if mine == theirs:
+        return
+    only = sorted(mine - theirs) or sorted(theirs - mine)
+    first, window = only[0][0], only[0][2]
+    raise ConfigError(
+        f"{run.folder} and {reference.folder} were not tested on the same pixels: {len(mine & theirs)} test regions are the "
+        f"same, {len(mine - theirs)} only the first has, {len(theirs - mine)} only the second (row {window[0]}, column "
+        f"{window[1]} of {first}, say); train them on the same data with the same data.split, its seed included, or score them "
+        "on other data with --data DIR --out DIR"
+    )
+
+
+def check_same_pixels(one: Scored, other: Scored) -> None:
+    """Raise ConfigError unless the same pixels of every block were labelled and had data for both."""
+    mine, theirs = one.measured, other.measured
+    same = np.array_equal(mine.places, theirs.places) and np.array_equal(mine.counts.sum(axis=2), theirs.counts.sum(axis=2))
+    if not same:
+        raise ConfigError(
+            f"{one.run.folder} and {other.run.folder} see data in different pixels of the test area "
+            f"({mine.counts.sum():,} and {theirs.counts.sum():,} labelled ones); "
+            "give both bands with the same nodata (data.bands)"
+        )
+
+
+def _open_run(folder: Path, *, read: ReadRun) -> Run:
+    card = read_card(folder)
+    experiment, recipe = read(folder)
+    return Run(folder=folder, card=card, config=experiment.data, recipe=recipe, split=load_split(folder / "split.json"))
+
+
+def _check_classes(run: Run, reference: Run) -> None:
+    mine, theirs = run.card.classes.names, reference.card.classes.names
+    if mine != theirs:
+        raise ConfigError(
+            f"{run.folder} and {reference.folder} cannot be compared: their classes differ\n  {run.folder}: {', '.join(mine)}\n"
+            f"  {reference.folder}: {', '.join(theirs)}\ntrain both with the same data.classes in the same order"
+        )
+
+
+def _seeds(contender: Contender) -> str:
+    return f"the seeds {', '.join(map(str, contender.seeds))}" if contender.several else "one run"
+
+
+def _places(split: Split) -> set[tuple[str, str, tuple[int, int, int, int]]]:
+    """Test regions by the names of their files within the data folder, so that a copy of the data is the same."""
+    return {
+        (_within(region.image, split), _within(region.label, split), (w.row, w.col, w.height, w.width))
+        for region in split.of("test")
+        for w in (region.window,)
+    }
+
+
+def _within(path: str, split: Split) -> str:
+    return Path(path).relative_to(split.root).as_posix() if Path(path).is_relative_to(split.root) else path
+
+
+# Scoring.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """What all are scored on."""
+
+    regions: tuple[Region, ...]
+    coding: Coding
+    config: DataConfig  # how its labels are read
+    own: bool  # the runs' own test split, whose counts are worth keeping
+
+
+def score_contender(
+    contender: Contender,
+    ground: Ground,
+    *,
+    keep: bool,
+    device: str | None,
+    precision: Precision,
+    progress: Callable[[int, int], None],
+) -> Standing:
+    """Score every run; with `keep` the counts stay in its folder."""
+    each = tuple(
+        _score_run(run, ground, keep=keep, device=device, precision=precision, progress=_part(progress, i, len(contender.runs)))
+        for i, run in enumerate(contender.runs)
+    )
+    for scored in each[1:]:
+        check_same_pixels(each[0], scored)
+    scores = [scored.scores for scored in each]
+    several = len(each) > 1
+    counts = np.stack([scored.measured.counts for scored in each])
+    return Standing(
+        contender=contender,
+        each=each,
+        scores=metrics.mean(scores) if several else scores[0],
+        spread=metrics.spread(scores) if several else None,
+        boot=mean_bootstrap(counts, generator=np.random.default_rng(0)),
+    )
+
+
+def _score_run(
+    run: Run,
+    ground: Ground,
+    *,
+    keep: bool,
+    device: str | None,
+    precision: Precision,
+    progress: Callable[[int, int], None],
+) -> Scored:
+    config = replace(ground.config, bands=run.config.bands)
+    mark = kept.fingerprint(
+        run.folder,
+        run.card,
+        ground.regions,
+        coding=ground.coding,
+        config=config,
+        precision=precision,
+        device=choose_device(device).type,
+    )
+    measured = kept.recall(run.folder, fingerprint=mark) if ground.own else None
+    if measured is not None:
+        log.info("%s: nothing has changed since it was scored, so its counts are those of %s", run.folder, kept.NAME)
+    else:
+        predictor = load(run.folder, device=device, precision=precision)
+        measured = measure(predictor, ground.regions, coding=ground.coding, config=config, progress=progress)
+        if keep and ground.own:
+            kept.keep(measured, run.folder, fingerprint=mark)
+    return Scored(run=run, measured=measured, scores=metrics.score(measured.confusion, unmapped=measured.unmapped))
+
+
+def _part(progress: Callable[[int, int], None], index: int, count: int) -> Callable[[int, int], None]:
+    """Progress of one of several equal parts."""
+    return lambda done, total: progress(index * total + done, count * total)

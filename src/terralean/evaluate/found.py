@@ -1,0 +1,351 @@
+"""All that an evaluation found, as the numbers of evaluation.json and as what the page shows."""
+
+from __future__ import annotations
+
+import csv
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+
+import terralean
+from terralean.data.leakage import Leakage
+from terralean.data.reading import Reader
+from terralean.evaluate import compare, figures, intervals, report
+from terralean.evaluate.compare import Comparison
+from terralean.evaluate.contenders import Contender, Ground, Scored, Standing
+from terralean.evaluate.intervals import Bootstrap, Intervals, mean_bootstrap
+from terralean.evaluate.metrics import Scores
+from terralean.evaluate.rivals import Rival
+from terralean.weights.card import Card
+
+PAPERS = {
+    "lemevit": "Jiang et al. 2024: LeMeViT, Efficient Vision Transformer with Learnable Meta Tokens for Remote Sensing Image "
+    "Interpretation. IJCAI 2024, arXiv:2405.09789.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Other:
+    """Another run on the same pixels."""
+
+    standing: Standing
+    comparison: Comparison  # ours minus this
+    leakage: Leakage | None
+
+    def name(self, among: Sequence[Other]) -> str:
+        """Its folder's name where that is enough to tell it from the others, else the whole path."""
+        folder = self.standing.contender.folder
+        alike = [other for other in among if other.standing.contender.folder.name == folder.name]
+        return folder.name if folder.name and len(alike) == 1 else str(folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """All that an evaluation found."""
+
+    mine: Standing
+    data: Path | None
+    root: str  # of the data that were scored
+    ground: Ground
+    leakage: Leakage | None  # None where the training images are gone
+    rivals: tuple[Rival, ...]
+    others: tuple[Other, ...]
+
+    @property
+    def contender(self) -> Contender:
+        """What was evaluated."""
+        return self.mine.contender
+
+    @property
+    def shown(self) -> Scored:
+        """The run whose map is drawn: of several the one nearest to the mean."""
+        return self.mine.each[self.mine.typical]
+
+
+# Numbers.
+
+
+def as_document(found: Found) -> dict[str, Any]:
+    """What evaluation.json holds."""
+    card, names = found.contender.card, found.contender.card.classes.names
+    training = card.training
+    return {
+        **intervals.document(found.mine.scores, found.mine.boot, names=names, spread=found.mine.spread),
+        "seeds": [_seed_document(found, scored) for scored in found.mine.each] if found.contender.several else [],
+        "verdict": list(verdict(found)),
+        "leakage": {
+            "leaks": None if found.leakage is None else found.leakage.leaks,
+            "verdict": leakage_words(found.leakage),
+            "findings": [] if found.leakage is None else list(found.leakage.findings),
+        },
+        "baselines": {rival.name: _rival_document(rival, names) for rival in found.rivals},
+        "against": [_other_document(found, other) for other in found.others],
+        "cost": cost_document(found.mine),
+        "run": {"folder": str(found.contender), "model": card.model, "training_data": training.data, "split": training.split},
+        "scored_on": "test split" if found.data is None else str(found.data),
+        "version": terralean.__version__,
+    }
+
+
+def cost_document(standing: Standing) -> dict[str, Any]:
+    """What a run costs; speed and minutes are means over seeds."""
+    card, cost = standing.contender.card, _cost(standing)
+    return {
+        "parameters": cost.parameters,
+        "macs": cost.macs,
+        "windows_per_s": round(cost.images_per_s or math.nan, 3),
+        "training_minutes": round(cost.training_minutes or 0.0, 2),
+        "window_px": card.tile_px,
+        "block_px": standing.each[0].measured.block_px,
+        "device": cost.device,
+        "peak_bytes": cost.peak_memory_bytes,
+    }
+
+
+def _seed_document(found: Found, scored: Scored) -> dict[str, Any]:
+    training = scored.run.card.training
+    names = scored.run.card.classes.names
+    return {
+        "seed": training.seed,
+        "folder": str(scored.run.folder),
+        "training_minutes": training.minutes,
+        **intervals.document(scored.scores, _alone(scored), names=names),
+    }
+
+
+def _rival_document(rival: Rival, names: Sequence[str]) -> dict[str, Any]:
+    differs = None if rival.comparison is None else compare.document(rival.comparison, names=names)
+    return {"mIoU": round(rival.scores.miou, 6), "OA": round(rival.scores.oa, 6), "difference": differs}
+
+
+def _other_document(found: Found, other: Other) -> dict[str, Any]:
+    standing, names = other.standing, found.contender.card.classes.names
+    return {
+        "folder": str(standing.contender),
+        "model": standing.contender.card.model,
+        "verdict": compare.verdict(other.comparison, other=other.name(found.others)),
+        "difference": compare.document(other.comparison, names=names),
+        "leaks": None if other.leakage is None else other.leakage.leaks,
+        "cost": cost_document(standing),
+        **intervals.document(standing.scores, standing.boot, names=names, spread=standing.spread),
+    }
+
+
+def _alone(scored: Scored) -> Bootstrap:
+    return mean_bootstrap(scored.measured.counts[None], generator=np.random.default_rng(0))
+
+
+# Words.
+
+
+def verdict(found: Found) -> tuple[str, ...]:
+    """What the scores say: how right the map is, how it stands to other runs and to simple methods, and where it is weak."""
+    mine, names = found.mine, found.contender.card.classes.names
+    told = (
+        accuracy_sentence(mine.scores, mine.boot.intervals, seeds=len(mine.each)),
+        *(compare.verdict(other.comparison, other=other.name(found.others)) for other in found.others),
+        rival_sentence({rival.name: rival.comparison for rival in found.rivals if rival.comparison is not None}),
+        weakness_sentence(mine.scores, names),
+    )
+    return tuple(sentence for sentence in told if sentence)
+
+
+def accuracy_sentence(scores: Scores, known: Intervals | None, *, seeds: int) -> str:
+    """How right the map is."""
+    sure = "" if known is None or known.oa is None else f" (95 % interval {report.bounds(known.oa)} %)"
+    start = "The" if seeds == 1 else f"Over {seeds} seeds the"
+    return f"{start} map is right for {report.percent(scores.oa)} of the labelled test pixels{sure}."
+
+
+def rival_sentence(comparisons: Mapping[str, Comparison]) -> str:
+    """How it stands to the best simple method, by mIoU; nothing where there is none."""
+    known = {name: found for name, found in comparisons.items() if not math.isnan(found.miou.value)}
+    if not known:
+        return ""
+    name, best = min(known.items(), key=lambda item: item[1].miou.value)
+    told = compare.verdict(best, other=f"the best simple method ({name[0].lower()}{name[1:]})")
+    return f"{told} It is the better choice here." if told.startswith("Behind") else told
+
+
+def weakness_sentence(scores: Scores, names: Sequence[str]) -> str:
+    """Where it is weak; nothing of a single class."""
+    held = [(iou, name) for iou, name, n in zip(scores.iou, names, scores.support, strict=True) if n and not math.isnan(iou)]
+    if len(held) < 2:  # noqa: PLR2004 - of one class none is the weakest
+        return ""
+    iou, name = min(held)
+    return f"Mean IoU is {report.percent(scores.miou)}; the weakest class is {name} (IoU {report.percent(iou)})."
+
+
+def leakage_words(leakage: Leakage | None) -> str:
+    """The verdict, or why there is none."""
+    return "not checked: the training images are no longer where they were" if leakage is None else leakage.verdict
+
+
+# The page.
+
+
+def as_report(found: Found) -> report.Report:
+    """What the page shows."""
+    card, mine = found.contender.card, found.mine
+    return report.Report(
+        title=f"{card.model} on {Path(found.root).name}",
+        about=_about(found),
+        date=date.today().isoformat(),
+        verdict=verdict(found),
+        classes=card.classes,
+        scores=mine.scores,
+        spread=mine.spread,
+        intervals=mine.boot.intervals,
+        intervals_note=mine.boot.note,
+        counts=mine.counts.sum(axis=(0, 1)),
+        leaks=None if found.leakage is None else found.leakage.leaks,
+        leakage=leakage_words(found.leakage),
+        baselines=_baselines(found),
+        peers=tuple(_peer(other, found) for other in found.others),
+        seeds=tuple(_seed(scored) for scored in mine.each) if found.contender.several else (),
+        shown_seed=found.shown.run.card.training.seed if found.contender.several else None,
+        cost=_cost(mine),
+        figures=_figures(found),
+        facts=_facts(found),
+        recipe=found.contender.runs[0].recipe,
+        versions=_versions(),
+        commands=_commands(found),
+        citation=_citation(card),
+    )
+
+
+def _about(found: Found) -> tuple[tuple[str, str], ...]:
+    card, training = found.contender.card, found.contender.card.training
+    labelled = sum(found.mine.scores.support)
+    scored = "the run's own test split" if found.data is None else str(found.data)
+    return (
+        ("Model", card.model),
+        ("Bands", ", ".join(card.bands.names)),
+        ("Trained on", f"{training.images} image{'' if training.images == 1 else 's'}, {training.steps} steps"),
+        ("Scored on", f"{scored}: {report.spaced(labelled)} labelled pixels"),
+        ("Run", str(found.contender)),
+    )
+
+
+def _baselines(found: Found) -> tuple[report.Baseline, ...]:
+    return tuple(
+        report.Baseline(
+            name=rival.name,
+            explanation=f"{rival.explanation}; scored on {report.spaced(int(rival.counts.sum()))} random test pixels.",
+            scores=rival.scores,
+            comparison=rival.comparison,
+        )
+        for rival in sorted(found.rivals, key=lambda rival: -rival.scores.miou)
+        if rival.comparison is not None
+    )
+
+
+def _peer(other: Other, found: Found) -> report.Peer:
+    standing, name = other.standing, other.name(found.others)
+    return report.Peer(
+        name=name,
+        model=standing.contender.card.model,
+        scores=standing.scores,
+        intervals=standing.boot.intervals,
+        cost=_cost(standing),
+        comparison=other.comparison,
+        verdict=compare.verdict(other.comparison, other=name),
+        leaks=None if other.leakage is None else other.leakage.leaks,
+    )
+
+
+def _seed(scored: Scored) -> report.SeedScores:
+    training = scored.run.card.training
+    return report.SeedScores(
+        seed=training.seed, scores=scored.scores, intervals=_alone(scored).intervals, training_minutes=training.minutes
+    )
+
+
+def _cost(standing: Standing) -> report.Cost:
+    card, measured = standing.contender.card, standing.each[0].measured
+    return report.Cost(
+        parameters=card.cost["parameters"],
+        macs=card.cost["macs_layers"] + card.cost["macs_attention"],
+        window_px=card.tile_px,
+        images_per_s=float(np.mean([scored.measured.windows_per_s for scored in standing.each])),
+        training_minutes=float(np.mean([scored.run.card.training.minutes for scored in standing.each])),
+        peak_memory_bytes=measured.peak_bytes,
+        device=measured.device,
+    )
+
+
+def _figures(found: Found) -> report.Figures:
+    shown, run = found.shown.measured.shown, found.shown.run
+    region, classes = found.ground.regions[shown.region], run.card.classes
+    reader = Reader(classes=classes, coding=found.ground.coding, config=replace(found.ground.config, bands=run.config.bands))
+    values, valid = reader.values(region.image, shown.window)
+    rows = _training_rows(run.folder)
+    counts = found.mine.counts.sum(axis=(0, 1))
+    return report.Figures(
+        image=figures.draw_image(values, valid, bands=run.card.bands),
+        reference=figures.draw_classes(shown.reference, classes=classes),
+        map=figures.draw_classes(shown.map, classes=classes),
+        errors=figures.draw_errors(shown.reference, shown.map, classes=classes),
+        matrix=figures.draw_matrix(counts) if len(classes) > report.NUMBERS_UP_TO else None,
+        losses=figures.draw_losses(rows, columns={"train_loss": "training", "val_loss": "validation"}),
+        validation=figures.draw_score(rows, column="val_miou", label="Validation mIoU"),
+    )
+
+
+def _training_rows(run: Path) -> list[dict[str, str]]:
+    path = run / "metrics.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _facts(found: Found) -> tuple[tuple[str, str], ...]:
+    training, contender = found.contender.card.training, found.contender
+    split = contender.runs[0].split
+    seeds = ", ".join(map(str, contender.seeds))
+    return (
+        ("Training data", f"{split.root}, fingerprint {training.data}"),
+        ("Split", f"{training.split} (rule {split.method}, seed {split.seed})"),
+        ("Seed" if len(contender.seeds) == 1 else "Seeds", seeds),
+        (
+            "Test blocks",
+            f"{found.mine.each[0].measured.block_px} px wide, {len(found.mine.each[0].measured.places)} with labels",
+        ),
+    )
+
+
+def _versions() -> tuple[tuple[str, str], ...]:
+    return (
+        ("terralean", terralean.__version__),
+        ("torch", torch.__version__),
+        ("rasterio", rasterio.__version__),
+        ("GDAL", rasterio.__gdal_version__),
+        ("Python", platform.python_version()),
+    )
+
+
+def _commands(found: Found) -> tuple[str, ...]:
+    contender = found.contender
+    first = contender.runs[0]
+    seeds = f" --seeds {','.join(map(str, contender.seeds))}" if contender.several else ""
+    against = "".join(f" --against {other.standing.contender}" for other in found.others)
+    elsewhere = "" if found.data is None else f" --data {found.data} --out DIR"
+    return (
+        f"terralean train {first.folder}/recipe.yaml --data {first.split.root}{seeds} --out DIR",
+        f"terralean evaluate {contender}{against}{elsewhere}",
+        f"terralean map {found.shown.run.folder} SCENE.tif --out DIR",
+    )
+
+
+def _citation(card: Card) -> tuple[str, ...]:
+    own = f"The Terralean maintainers: Terralean, version {terralean.__version__} (software)."
+    return (own, *(paper for name, paper in PAPERS.items() if card.model.startswith(name)))
