@@ -76,3 +76,14 @@ def test_a_signal_to_end_ends_them_first(monkeypatch, tmp_path):
     for rank in "01":
         with pytest.raises(ProcessLookupError):
             os.kill(int((tmp_path / rank).read_text()), 0)
+
+
+def test_what_nohup_ignores_stays_ignored(monkeypatch):
+    code = "import os, signal\nif os.environ['RANK'] == '0': os.kill(os.getppid(), signal.SIGHUP)\n"
+    monkeypatch.setattr(launch, "COMMAND", (sys.executable, "-c", code))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert start(2, []) == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -92,7 +92,10 @@ def _ended_by_signal() -> Iterator[None]:
     def stop(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}  # as nohup has it
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
     finally:
