@@ -24,19 +24,20 @@ def test_the_status_is_that_which_says_most(codes, expected):
     assert status(codes) == expected
 
 
-def test_a_process_sees_what_torchrun_would_tell_it(monkeypatch, capfd):
+def test_a_process_sees_what_torchrun_would_tell_it(monkeypatch, tmp_path):
     """Each of three says its rank, that of its machine, and how many there are; and speaks to the others' store."""
     code = (
-        "import os, torch.distributed as dist\n"
+        "import os, pathlib, torch.distributed as dist\n"
         "e = os.environ\n"
         "store, rank, count = next(dist.rendezvous('env://'))\n"
         "store.set(str(rank), 'here')\n"
         "store.wait([str(n) for n in range(count)])\n"
-        "print(*[e[name] for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE')], flush=True)\n"
+        "told = [e[name] for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE')]\n"
+        f"pathlib.Path({str(tmp_path)!r}, str(rank)).write_text(' '.join(told))\n"
     )
     monkeypatch.setattr(launch, "COMMAND", (sys.executable, "-c", code))
     assert start(3, []) == 0
-    assert sorted(capfd.readouterr().out.splitlines()) == ["0 0 3 3", "1 1 3 3", "2 2 3 3"]
+    assert [(tmp_path / rank).read_text() for rank in "012"] == ["0 0 3 3", "1 1 3 3", "2 2 3 3"]
 
 
 def test_where_one_fails_all_end(monkeypatch, tmp_path):
