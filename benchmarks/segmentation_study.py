@@ -102,8 +102,7 @@ def score(name: str, runs: Path, methods: tuple[str, ...], seeds: tuple[int, ...
             if not (folder / "card.json").is_file():
                 continue
             if not (folder / "evaluation.json").is_file():
-                experiment, text = recipes.read_run(folder)
-                run_evaluation(folder, config=experiment.data, recipe=text, precision="fp32" if method == FOREST else "bf16")
+                run_evaluation(folder, read=recipes.read_run, precision="fp32" if method == FOREST else "bf16")
             rows.append(_row(method, seed, folder))
             print(rows[-1])  # noqa: T201 - a script's result
     _write(RESULTS / f"segmentation_{name}.csv", rows)

@@ -382,8 +382,8 @@ def _run_table(document: dict[str, Any]) -> Table:
             f"{entry['folder']} ({entry['model']})",
             *("-" if entry[name]["value"] is None else f"{entry[name]['value']:.3f}" for name in ("mIoU", "OA", "mF1")),
             *(("", "") if ahead is None or ahead["value"] is None else (f"{ahead['value']:+.3f}", _range(ahead))),
-            f"{cost['parameters'] / 1e6:.3g} M",
-            f"{cost['macs'] / 1e9:.3g}",
+            f"{cost['nodes'] / 1e6:.3g} M nodes" if cost["nodes"] else f"{cost['parameters'] / 1e6:.3g} M",
+            "-" if cost["macs"] is None else f"{cost['macs'] / 1e9:.3g}",
             f"{cost['windows_per_s']:.3g}",
             f"{cost['training_minutes']:.1f} min",
         )

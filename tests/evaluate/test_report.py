@@ -419,6 +419,10 @@ def test_costs_are_in_units_a_person_reads(report):
         "where papers count two, halve theirs",
     ):
         assert words in text
+    forest = dataclasses.replace(report, cost=Cost(parameters=0, nodes=31_770), peers=())
+    assert "Tree nodes 31 770" in shown(forest)
+    assert "Parameters" not in shown(forest)
+    assert "Multiply-adds" not in shown(forest)
     bare = shown(dataclasses.replace(report, cost=Cost(parameters=1200), peers=()))
     assert "1 200" in bare
     assert "Peak memory" not in bare

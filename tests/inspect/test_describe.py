@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from terralean.data.config import DataConfig
-from terralean.errors import MissingFile, UnreadableScene
+from terralean.errors import MissingFile, RunError, UnreadableScene
 from terralean.inspect.describe import describe
 from terralean.inspect.words import tell
 
@@ -31,6 +31,14 @@ def test_a_scene_with_labels_named_is_a_dataset(write_image):
 def test_a_folder_with_a_card_is_a_run(tmp_path):
     (tmp_path / "card.json").write_text("{}")
     assert describe(str(tmp_path)).kind == "run"
+
+
+def test_a_folder_of_several_seeds_says_to_name_one(tmp_path):
+    for seed in (0, 1):
+        (tmp_path / f"seed{seed}").mkdir()
+        (tmp_path / f"seed{seed}" / "card.json").write_text("{}")
+    with pytest.raises(RunError, match=r"holds 2 runs that differ in their seed; name one of them, e\.g\. .*seed0$"):
+        describe(str(tmp_path))
 
 
 def test_what_is_not_there_or_no_image_raises(tmp_path):

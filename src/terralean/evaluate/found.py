@@ -100,6 +100,7 @@ def cost_document(standing: Standing) -> dict[str, Any]:
     card, cost = standing.contender.card, _cost(standing)
     return {
         "parameters": cost.parameters,
+        "nodes": cost.nodes,
         "macs": cost.macs,
         "windows_per_s": round(cost.images_per_s or math.nan, 3),
         "training_minutes": round(cost.training_minutes or 0.0, 2),
@@ -273,7 +274,8 @@ def _cost(standing: Standing) -> report.Cost:
     card, measured = standing.contender.card, standing.each[0].measured
     return report.Cost(
         parameters=card.cost["parameters"],
-        macs=card.cost["macs_layers"] + card.cost["macs_attention"],
+        nodes=card.cost.get("nodes"),
+        macs=card.cost["macs_layers"] + card.cost["macs_attention"] or None,
         window_px=card.tile_px,
         images_per_s=float(np.mean([scored.measured.windows_per_s for scored in standing.each])),
         training_minutes=float(np.mean([scored.run.card.training.minutes for scored in standing.each])),

@@ -43,7 +43,8 @@ COMPARED = ("miou", "oa", "mf1")
 class Cost:
     """What a model costs; None where it was not measured."""
 
-    parameters: int
+    parameters: int  # 0 of a forest, which has nodes
+    nodes: int | None = None
     macs: float | None = None  # multiply-adds for one window of `window_px`
     window_px: int | None = None
     images_per_s: float | None = None  # windows of `window_px` predicted in a second
@@ -353,7 +354,7 @@ def _cost_cells(cost: Cost) -> dict[str, str]:
     """What a run costs in a row of a table."""
     speed = NOTHING if cost.images_per_s is None else f"{cost.images_per_s:.3g}"
     return {
-        "parameters": f"{cost.parameters / 1e6:.3g} M",
+        "parameters": f"{cost.nodes / 1e6:.3g} M nodes" if cost.nodes else f"{cost.parameters / 1e6:.3g} M",
         "macs": NOTHING if cost.macs is None else f"{cost.macs / 1e9:.3g}",
         "window": "" if cost.window_px is None else f"{cost.window_px} px",
         "speed": speed,
@@ -426,7 +427,8 @@ def _cost_rows(cost: Cost, *, trainings: int) -> list[tuple[str, str, str]]:
     """Name, value, what it means; only what was measured."""
     window = "one window" if cost.window_px is None else f"a window of {cost.window_px} x {cost.window_px} px"
     where = "" if cost.device is None else f" on {cost.device}"
-    rows = [("Parameters", _scaled(cost.parameters), "Numbers the model has learned; they set the size of its file.")]
+    size = ("Tree nodes", cost.nodes, "Questions and answers") if cost.nodes else ("Parameters", cost.parameters, "Numbers")
+    rows = [(size[0], _scaled(size[1]), f"{size[2]} the model has learned; they set the size of its file.")]
     if cost.macs is not None:
         told = f"For {window}. A multiplication and its addition count as one; where papers count two, halve theirs."
         rows.append(("Multiply-adds", f"{cost.macs / 1e9:.3g} GMACs", told))

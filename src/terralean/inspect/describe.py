@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from terralean.data.config import DataConfig
-from terralean.errors import MissingFile
+from terralean.errors import MissingFile, RunError
 from terralean.inspect.dataset import DatasetReport, describe_dataset
 from terralean.inspect.run import RunReport, describe_run, is_run
 from terralean.inspect.scene import SceneReport, describe_scene
 from terralean.raster.source import check_there
+from terralean.weights.card import seed_folders
 
 Report = SceneReport | DatasetReport | RunReport
 
@@ -17,11 +18,13 @@ Report = SceneReport | DatasetReport | RunReport
 def describe(path: str, *, config: DataConfig | None = None, seed: int = 0) -> Report:
     """A run has a card (or a recipe and a split); any other folder is a dataset; a file is a scene.
 
-    A scene file is a dataset where the config names its labels. Raises MissingFile, and UnreadableScene for a file that is no
-    image; all else that is wrong is a finding.
+    A scene file is a dataset where the config names its labels. Raises MissingFile, RunError for a folder of several runs, and
+    UnreadableScene for a file that is no image; all else that is wrong is a finding.
     """
     settings, place = config or DataConfig(), Path(path)
     if place.is_dir():
+        if runs := [folder for folder in seed_folders(place).values() if is_run(folder)]:
+            raise RunError(f"{path} holds {len(runs)} runs that differ in their seed; name one of them, e.g. {runs[0]}")
         return describe_run(place) if is_run(place) else describe_dataset(place, settings, seed=seed)
     check_there(path, expected="a scene, a folder of images and labels, or a run")
     if settings.labels is not None:
