@@ -10,7 +10,7 @@ import rasterio
 from typer.main import get_command
 
 from terralean import recipes
-from terralean.cli import app, main
+from terralean.cli import _score_table, app, main, out_console
 from terralean.raster.grid import Grid
 from terralean.raster.write import write_scene
 from terralean.spec import Bands
@@ -215,7 +215,15 @@ def test_several_seeds_are_trained_evaluated_compared_and_mapped_one_by_one(terr
 
     status, out, _ = terralean("evaluate", runs, "--device", "cpu", "--against", runs)
     assert status == 0
-    for words in ("± seeds", "mIoU seed 1", "mIoU seed 3", "ahead in mIoU", "+0.000", "Over 3 seeds the map is right for"):
+    for words in (
+        "± seeds",
+        "mIoU seed 1",
+        "mIoU seed 3",
+        "ahead in mIoU by",
+        "+0.000",
+        "GMACs",
+        "Over 3 seeds the map is right for",
+    ):
         assert words in out
     document = json.loads(terralean("evaluate", runs, "--device", "cpu", "--json")[1])
     assert document == json.loads((runs / "evaluation.json").read_text())
@@ -227,6 +235,16 @@ def test_several_seeds_are_trained_evaluated_compared_and_mapped_one_by_one(terr
     status, _, err = terralean(*train, "--out", runs / "seed1", "--seeds", "0,1")
     assert status == 2
     assert "is a run of one seed" in err
+
+
+def test_class_names_in_brackets_are_printed_as_they_are(capsys):
+    entry = {"value": 0.5, "low": 0.25, "high": 0.75}
+    scores = dict.fromkeys(("mIoU", "OA", "mF1", "AA", "kappa"), entry)
+    document = {**scores, "seeds": [], "classes": [{"name": "[bold]bare[/x]", "IoU": {"value": None}}]}
+    out_console.print(_score_table(document))
+    out = capsys.readouterr().out
+    assert "IoU [bold]bare[/x]  -      -" in out
+    assert "0.500  0.250 .. 0.750" in out
 
 
 def test_list(terralean):

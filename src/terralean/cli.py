@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -204,10 +205,11 @@ def evaluate(
     out_console.print(_score_table(result.document))
     out_console.print()
     if against:
-        out_console.print(_run_table(result.document))
-        out_console.print()
+        for table in (_run_table(result.document), _cost_table(result.document)):
+            out_console.print(table)
+            out_console.print()
     for line in result.verdict:
-        out_console.print(line, soft_wrap=True)
+        out_console.print(line, markup=False, soft_wrap=True)
     out_console.print(f"report: {result.report}", soft_wrap=True)
 
 
@@ -357,7 +359,7 @@ def _score_table(document: dict[str, Any]) -> Table:
     several = len(document["seeds"]) > 1
     table = Table("score", "value", *(["± seeds"] if several else []), "95 % interval", box=None, pad_edge=False)
     named = [(name, document[name]) for name in ("mIoU", "OA", "mF1", "AA", "kappa")]
-    for name, entry in [*named, *((f"IoU {entry['name']}", entry["IoU"]) for entry in document["classes"])]:
+    for name, entry in [*named, *((f"IoU {escape(entry['name'])}", entry["IoU"]) for entry in document["classes"])]:
         value = "-" if entry["value"] is None else f"{entry['value']:.3f}"
         spread = [] if not several else ["-" if entry["sd"] is None else f"{entry['sd']:.3f}"]
         table.add_row(name, value, *spread, _range(entry))
@@ -369,19 +371,26 @@ def _score_table(document: dict[str, Any]) -> Table:
 
 
 def _run_table(document: dict[str, Any]) -> Table:
-    """Runs on the same pixels: scores, cost, and by how much the first one is ahead."""
-    table = Table(
-        *("", "run", "mIoU", "OA", "mF1", "ahead in mIoU", "95 % interval", "parameters", "GMACs", "windows/s", "training"),
-        box=None,
-        pad_edge=False,
-    )
-    for place, entry in enumerate([document | document["run"], *document["against"]]):
-        cost, ahead = entry["cost"], entry.get("difference", {}).get("mIoU")
+    """Runs on the same pixels, and by how much the first one is ahead of each."""
+    table = Table("run", "mIoU", "OA", "mF1", "ahead in mIoU by", "95 % interval", box=None, pad_edge=False)
+    for entry in [document | document["run"], *document["against"]]:
+        ahead = entry.get("difference", {}).get("mIoU")
         table.add_row(
-            "this" if not place else "",
-            f"{entry['folder']} ({entry['model']})",
+            escape(entry["folder"]),
             *("-" if entry[name]["value"] is None else f"{entry[name]['value']:.3f}" for name in ("mIoU", "OA", "mF1")),
             *(("", "") if ahead is None or ahead["value"] is None else (f"{ahead['value']:+.3f}", _range(ahead))),
+        )
+    return table
+
+
+def _cost_table(document: dict[str, Any]) -> Table:
+    """What the runs cost."""
+    table = Table("run", "model", "parameters", "GMACs", "windows/s", "training", box=None, pad_edge=False)
+    for entry in [document | document["run"], *document["against"]]:
+        cost = entry["cost"]
+        table.add_row(
+            escape(entry["folder"]),
+            entry["model"],
             f"{cost['nodes'] / 1e6:.3g} M nodes" if cost["nodes"] else f"{cost['parameters'] / 1e6:.3g} M",
             "-" if cost["macs"] is None else f"{cost['macs'] / 1e9:.3g}",
             f"{cost['windows_per_s']:.3g}",

@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 import rasterio
+import torch
 from sklearn.metrics import confusion_matrix
 
 from terralean import recipes
@@ -123,6 +124,15 @@ def test_training_images_that_are_gone_leave_out_what_needs_them(finished, data,
     assert result.document["leakage"]["leaks"] is None
     assert "2 training images are gone" in caplog.text
     assert "not checked" in (tmp_path / "report" / "report.html").read_text()
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_named_and_its_memory_told(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    cost = run_evaluation(run, read=recipes.read_run, device="cuda").document["cost"]
+    assert cost["device"] == torch.cuda.get_device_name()
+    assert (finished / "weights.safetensors").stat().st_size < cost["peak_bytes"] < 4 * 2**30
 
 
 def test_steps_are_cut_at_multiples():

@@ -89,7 +89,8 @@ def _found(standings: Sequence[Standing], ground: Ground, split: Split, *, data:
     mine = standings[0]
     for other in standings[1:]:
         check_same_pixels(mine.each[0], other.each[0])
-    leakage = [_leakage(standing.contender, split, own=i == 0 and data is None) for i, standing in enumerate(standings)]
+    seen: dict[tuple[Region, ...], Leakage] = {}
+    leakage = [_leakage(one.contender, split, own=i == 0 and data is None, seen=seen) for i, one in enumerate(standings)]
     return Found(
         mine=mine,
         data=data,
@@ -155,19 +156,23 @@ def _elsewhere(config: DataConfig, data: Path) -> DataConfig:
 # Whether training has seen it.
 
 
-def _leakage(contender: Contender, split: Split, *, own: bool) -> Leakage | None:
-    """What training shares with the test regions of `split`, of all seeds the worst; None where training images are gone."""
-    found: list[tuple[Split, Leakage]] = []
+def _leakage(contender: Contender, split: Split, *, own: bool, seen: dict[tuple[Region, ...], Leakage]) -> Leakage | None:
+    """What training shares with the test regions of `split`, of all seeds the worst; None where training images are gone.
+
+    `seen` remembers what was found for the same regions.
+    """
+    found = []
     for run in contender.runs:
-        seen = run.split if own else replace(run.split, regions=(*run.split.of("train"), *split.of("test")))
-        if gone := sorted({region.image for region in seen.of("train") if not _is_there(region.image)}):
+        both = run.split if own else replace(run.split, regions=(*run.split.of("train"), *split.of("test")))
+        if gone := sorted({region.image for region in both.of("train") if not _is_there(region.image)}):
             log.warning(
                 "%s: %d training images are gone (%s): leakage and baselines are left out", run.folder, len(gone), gone[0]
             )
             return None
-        if all(seen.regions != known.regions for known, _ in found):
-            found.append((seen, check_leakage(seen)))
-    return max((leakage for _, leakage in found), key=lambda leakage: (leakage.leaks, leakage.share or 0))
+        if both.regions not in seen:
+            seen[both.regions] = check_leakage(both)
+        found.append(seen[both.regions])
+    return max(found, key=lambda leakage: (leakage.leaks, leakage.share or 0))
 
 
 def _is_there(image: str) -> bool:
