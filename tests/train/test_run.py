@@ -9,9 +9,11 @@ import rasterio
 import torch
 from safetensors.torch import load_file
 
+from terralean.cost.macs import count_macs_at
 from terralean.data.samples import from_samples
 from terralean.data.split import load_split
 from terralean.errors import ConfigError, EmptySplit, RunError, WeightsDoNotFit
+from terralean.models import create
 from terralean.predict import load
 from terralean.spec import Bands, Classes
 from terralean.train.material import fingerprint
@@ -233,3 +235,19 @@ def test_dictionaries_of_other_libraries_train_like_a_folder(experiment, tmp_pat
     assert predictor(torch.zeros(1, 2, 32, 32), torch.ones(1, 32, 32, dtype=torch.bool)).shape == (1, 2, 32, 32)
     again = run_samples(experiment(), train=train, validation=validation, out=tmp_path / "run", device="cpu")
     assert again.already_done
+
+
+def test_a_model_that_sees_squares_of_pixels_costs_less_and_answers_for_every_pixel(data, experiment, tmp_path):
+    run(experiment("model.shrink=2"), data=data, out=tmp_path / "half", device="cpu")
+    card = read_card(tmp_path / "half")
+    assert card.shrink == 2
+    network = create("lemevit_tiny_light", bands=2, classes=2, drop_path=0.1)
+    assert card.cost["macs_layers"] == count_macs_at(network, (1, 2, 16, 16)).layers  # tiles of 32 px
+    image = torch.randint(0, 255, (1, 2, 33, 47)).float()
+    assert load(tmp_path / "half", device="cpu")(image, torch.ones(1, 33, 47, dtype=torch.bool)).shape == (1, 2, 33, 47)
+
+
+@pytest.mark.parametrize("change", ["model.shrink=0", "model.shrink=5"])
+def test_a_shrink_that_does_not_divide_the_crop_is_refused(experiment, change):
+    with pytest.raises(ConfigError, match=r"at least 1 and divide data.tile_px, got . and 32 px"):
+        experiment(change)
