@@ -16,7 +16,7 @@ from terralean.errors import BandMismatch, ConfigError
 
 SIDES_PX = (3, 7, 15, 31)
 WALKERS = 1 << 18  # pixels times trees that go down together; with more, what they look up leaves the processor's cache
-LEVELS = 6  # that pixels go down between two looks at which have arrived; looking costs about as much as two levels
+LEVELS = 8  # that pixels go down between two looks at which have arrived; looking costs about as much as two levels
 
 
 class Forest(nn.Module):
