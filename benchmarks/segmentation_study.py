@@ -53,13 +53,13 @@ STUDIES = {
             "data.group=tile[0-9]+",
             "data.split.validation=0",
         ),
-        train=("train.precision=bf16", "train.validate_every=150", "train.ema_decay=0.995"),
-        own={"factseg_resnet50": ("model.sizes.background=1",)},
+        train=("data.augment.zoom=[0.7, 1.4]", "train.precision=bf16"),
+        own={"factseg_resnet50": ("model.sizes.background=1",)},  # land
     ),
     "s2_india": Study(
         data=("data.classes=[built-up, vegetation, water]", "data.split.validation=0"),
-        train=("train.precision=bf16", "train.validate_every=150", "train.ema_decay=0.995"),
-        own={"factseg_resnet50": ("model.sizes.background=0",)},
+        train=("data.augment.zoom=[0.7, 1.4]", "train.precision=bf16"),
+        own={"factseg_resnet50": ("model.sizes.background=0",)},  # built-up, the commonest
     ),
 }
 
@@ -93,7 +93,7 @@ def train(name: str, data: Path, runs: Path, methods: tuple[str, ...], seeds: tu
     """Seed by seed, so that what is finished can be compared."""
     for seed in seeds:
         for method in methods:
-            steps = () if method == FOREST else (f"train.steps={_steps(name, method)}",)
+            steps = () if method == FOREST else _schedule(name, method)
             run(
                 recipes.read(method, changes=_changes(name, method, seed, *steps)), data=data, out=runs / method / f"seed{seed}"
             )
@@ -134,9 +134,11 @@ def _changes(name: str, method: str, seed: int, *more: str) -> list[str]:
     return [*study.data, *network, *study.own.get(method, ()), f"seed={seed}", *more]
 
 
-def _steps(name: str, method: str) -> int:
+def _schedule(name: str, method: str) -> tuple[str, str, str]:
+    """Steps as measured. Nothing is validated: an epoch is only where a killed run goes on."""
     with (RESULTS / f"segmentation_{name}_steps.csv").open(newline="") as file:
-        return next(int(float(row["steps"])) for row in csv.DictReader(file) if row["method"] == method)
+        steps = next(int(row["steps"]) for row in csv.DictReader(file) if row["method"] == method)
+    return f"train.steps={steps}", f"train.warmup_steps={min(50, max(1, steps // 10))}", f"train.validate_every={steps // 10}"
 
 
 def _row(method: str, seed: int, folder: Path) -> dict[str, object]:
