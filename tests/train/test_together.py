@@ -16,7 +16,7 @@ from terralean.weights.card import read_card
 
 pytestmark = pytest.mark.slow
 # What is random in the model is drawn by each process for itself.
-SAME = ("train.batch=4", "model.sizes={drop_path: 0.0}")
+SAME = ("train.lr=0.0002", "train.batch=4", "model.sizes={drop_path: 0.0}")
 NORMS = ("1d", "2d", "3d", "with activation", "mean of all batches", "without weights", "without statistics", "of large values")
 KILLED = """
 import os, signal, sys
@@ -59,13 +59,12 @@ def rows(out: Path) -> list[dict[str, float]]:
 
 
 def close(one: Path, two: Path) -> None:
-    """Metrics agree in three digits, all weights in three; AdamW makes much of gradients that are all but zero."""
+    """Metrics and weights agree in four digits. At higher rates AdamW makes more of gradients that are all but zero."""
     for a, b in zip(rows(one), rows(two), strict=True):
-        assert a == pytest.approx(b, rel=2e-3)
-    assert rows(one)[0]["train_loss"] == pytest.approx(rows(two)[0]["train_loss"], rel=1e-4)
+        assert a == pytest.approx(b, rel=1e-4)
     first, second = (load_file(folder / "weights.safetensors") for folder in (one, two))
     a, b = (torch.cat([value.double().flatten() for value in state.values()]) for state in (first, second))
-    assert float((a - b).norm() / a.norm()) < 1e-3
+    assert float((a - b).norm() / a.norm()) < 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -237,3 +236,4 @@ def test_mistakes_are_status_2_told_once(data, experiment, tmp_path):
     assert done.stderr.count("nowhere is not there") == 1
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
