@@ -70,7 +70,8 @@ def measure_speed(name: str, data: Path, methods: tuple[str, ...]) -> None:
     for _ in range(ROUNDS):
         for method in methods:
             seconds[method] += _step_seconds(name, data, method)
-    rows = []
+    path = RESULTS / f"segmentation_{name}_steps.csv"
+    rows: list[dict[str, object]] = [row for row in _read(path) if row["method"] not in methods]
     for method, values in seconds.items():
         low, median, high = statistics.quantiles(values, n=4)
         rows.append(
@@ -86,7 +87,7 @@ def measure_speed(name: str, data: Path, methods: tuple[str, ...]) -> None:
             }
         )
         print(rows[-1])  # noqa: T201 - a script's result
-    _write(RESULTS / f"segmentation_{name}_steps.csv", rows)
+    _write(path, rows)
 
 
 def train(name: str, data: Path, runs: Path, methods: tuple[str, ...], seeds: tuple[int, ...]) -> None:
@@ -136,8 +137,8 @@ def _changes(name: str, method: str, seed: int, *more: str) -> list[str]:
 
 def _schedule(name: str, method: str) -> tuple[str, str, str]:
     """Steps as measured. Nothing is validated: an epoch is only where a killed run goes on."""
-    with (RESULTS / f"segmentation_{name}_steps.csv").open(newline="") as file:
-        steps = next(int(row["steps"]) for row in csv.DictReader(file) if row["method"] == method)
+    measured = _read(RESULTS / f"segmentation_{name}_steps.csv")
+    steps = next(int(row["steps"]) for row in measured if row["method"] == method)
     return f"train.steps={steps}", f"train.warmup_steps={min(50, max(1, steps // 10))}", f"train.validate_every={steps // 10}"
 
 
@@ -149,6 +150,13 @@ def _row(method: str, seed: int, folder: Path) -> dict[str, object]:
         row |= {key: round(found[key]["value"], 4), f"{key}_low": round(found[key]["low"], 4)}
         row |= {f"{key}_high": round(found[key]["high"], 4)}
     return row | {f"IoU {entry['name']}": round(entry["IoU"]["value"], 4) for entry in found["classes"]}
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _write(path: Path, rows: list[dict[str, object]]) -> None:

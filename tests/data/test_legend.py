@@ -243,3 +243,9 @@ def test_real_masks_of_colours_and_palettes_become_the_labels_made_of_them(share
         np.testing.assert_array_equal(labels, truth)
     with pytest.raises(LabelError, match=r"tile1_part001\.png holds colours: #.*; say which class has which"):
         find(folder, DataConfig(images="images", labels="masks_rgb"))
+
+
+def test_colours_without_names_are_asked_for_their_names(folder):
+    root = folder(painted(np.minimum(NUMBERS, 2)))
+    with pytest.raises(LabelError, match=r"data\.colours are given without names: set data\.classes, in the same order$"):
+        find(root, DataConfig(colours=HEX))

@@ -213,6 +213,8 @@ def test_runs_that_cannot_be_compared_are_refused_before_anything_is_predicted(t
     good = variant(trained, tmp_path / "good")
     with pytest.raises(ConfigError, match="good is given twice; name each run once"):
         evaluate(mine, against=[good, tmp_path / "named" / ".." / "good"])
+    with pytest.raises(ConfigError, match="mine is the run itself; name another one"):
+        evaluate(mine, against=[good, mine])
     assert not (mine / KEPT).exists()
     assert not (mine / "report.html").exists()
 

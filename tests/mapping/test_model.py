@@ -83,3 +83,18 @@ def test_tile_and_overlap_are_obeyed(model):
 def test_what_cannot_be_predicted_is_refused(model, array, valid, config, error, words):
     with pytest.raises(error, match=words):
         model.predict(array, valid=valid, config=config)
+
+
+def test_arguments_of_another_type_are_refused(model, tmp_path):
+    with pytest.raises(ConfigError, match=r"numpy array \(bands, height, width\), got str; files: map"):
+        model.predict("scene.tif")
+    with pytest.raises(ConfigError, match="MapConfig, got dict"):
+        model.predict(values(), config={"tile_px": 64})
+    with pytest.raises(ConfigError, match="path of a raster, got ndarray; arrays: predict"):
+        model.map(values(), out=tmp_path)
+
+
+@pytest.mark.parametrize(("factor", "warned"), [(1, False), (1 / 255, True), (257, True)])
+def test_scaled_values_are_warned_of(model, caplog, factor, warned):
+    model.predict(values() * np.float32(factor))
+    assert ("give them as the scenes store them, not scaled" in caplog.text) == warned

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from terralean.cost.macs import count_macs_at, parameters
 from terralean.errors import ConfigError
+from terralean.models import create
 from terralean.models.unet import AnySize, unet_resnet18
 from weights import fill, image
 
@@ -51,3 +52,8 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
     with pytest.raises(ConfigError, match=r"pip install 'terralean\[rivals\]'"):
         unet_resnet18(bands=3, classes=2)
+
+
+def test_a_model_without_settings_says_so():
+    with pytest.raises(ConfigError, match=r"unet_resnet18 has no setting 'background'; it has none; leave model\.sizes out"):
+        create("unet_resnet18", bands=3, classes=2, background=0)

@@ -64,7 +64,7 @@ def test_a_section_that_may_be_left_out_may_be_null():
         ("trian.lr=2", r"no setting trian; nearest: train"),
         ("train.lr=abc", r"train\.lr: .*got 'abc'"),
         ("train.steps=0", r"train\.steps must be above 0, got 0"),
-        ("train.warmup_steps=1000", "leaves nothing of 1000 steps"),
+        ("train.warmup_steps=1000", "leaves nothing of 1000 steps; lower it, e.g. --set train.warmup_steps=100"),
         ("train.ema_decay=1.0", "ema_decay must be 0 up to below 1"),
         ("data=3", "data must be a section with keys, got 3"),
         ("train.schedule=step", r"train\.schedule: .*'cosine' or 'poly'"),
@@ -103,3 +103,8 @@ def test_missing_key_is_named(tmp_path):
 def test_folder_that_is_no_run(tmp_path):
     with pytest.raises(RunError, match=r"has no recipe\.yaml"):
         recipes.read_run(tmp_path)
+
+
+def test_changes_are_a_list():
+    with pytest.raises(ConfigError, match=r"changes are a list of key=value, got the text 'train\.steps=5'"):
+        recipes.read("lemevit_tiny_light", changes="train.steps=5")

@@ -363,7 +363,10 @@ def test_every_verb_takes_the_run(noisy, tmp_path, monkeypatch, capfd):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["train.steps=99", "train.validate_every=3"], r"train: .* or forest: .*, this one both"),
+        (
+            ["train.steps=99", "train.validate_every=3"],
+            r"train: .* or forest: .*, this one both; leave out what sets the other",
+        ),
         (["model.name=lemevit_tiny_light"], "model lemevit_tiny_light does not go with the section forest:"),
         (["model.weights=there.pth", "data.rare_share=0"], r"model\.weights, data\.rare_share: of no meaning for a forest"),
         (["model.sizes={trees: 3}"], r"model\.sizes: of no meaning"),

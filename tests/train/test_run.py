@@ -251,3 +251,9 @@ def test_a_model_that_sees_squares_of_pixels_costs_less_and_answers_for_every_pi
 def test_a_shrink_that_does_not_divide_the_crop_is_refused(experiment, change):
     with pytest.raises(ConfigError, match=r"at least 1 and divide data.tile_px, got . and 32 px"):
         experiment(change)
+
+
+def test_a_folder_of_seeds_is_no_run_of_one(data, tmp_path, experiment):
+    (tmp_path / "seed2").mkdir()
+    with pytest.raises(RunError, match="holds a run for each of the seeds 2; go on with --seeds, or give a new --out"):
+        run(experiment(), data=data, out=tmp_path, device="cpu")

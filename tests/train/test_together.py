@@ -236,4 +236,3 @@ def test_mistakes_are_status_2_told_once(data, experiment, tmp_path):
     assert done.stderr.count("nowhere is not there") == 1
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
-

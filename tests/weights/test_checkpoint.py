@@ -56,6 +56,8 @@ def test_broken_card(tmp_path, text, message):
 def test_folder_without_a_card(tmp_path):
     with pytest.raises(RunError, match=r"not a finished run: it has no card\.json"):
         load_checkpoint(tmp_path)
+    with pytest.raises(RunError, match="nowhere is not there; give the folder named with --out"):
+        load_checkpoint(tmp_path / "nowhere")
 
 
 def test_unknown_key_in_a_card(untrained, tmp_path):

@@ -53,7 +53,7 @@ def read_legend(folder: Path, labels: Sequence[str], config: DataConfig) -> Lege
     coloured = [label for label in labels if is_coloured(label)]
     named = _named(folder, labels, coloured, config)
     if coloured and named.colours is None:
-        raise LabelError(_without_colours(coloured[0]))
+        raise LabelError(_without_colours(coloured[0], config))
     if not coloured:
         meant = set() if named.colours is None else {*named.colours, *_colours_in(config)}
         coloured = _painted(labels, meant, tolerance=config.colour_tolerance, trusted=config.trust_labels)
@@ -120,7 +120,7 @@ def _named(folder: Path, labels: Sequence[str], coloured: Sequence[str], config:
     elif table.is_file():
         names, values, colours = _read_table(table)
     elif coloured:
-        raise LabelError(_without_colours(coloured[0]))
+        raise LabelError(_without_colours(coloured[0], config))
     else:
         names, values = _names_in_labels(labels, config)
         colours = None
@@ -248,12 +248,14 @@ def _colours_in(config: DataConfig) -> set[Colour]:
     return {rgb(item) for item in config.ignore if isinstance(item, str) and item.startswith("#")}
 
 
-def _without_colours(path: str) -> str:
+def _without_colours(path: str, config: DataConfig) -> str:
     """What to say of a file of colours where none have been given a meaning."""
     counts = count_stored(path, coding=PLAIN)
     ordered = sorted((colour for colour in counts if isinstance(colour, tuple)), key=lambda colour: -counts[colour])
     total = sum(counts.values())
     shown = listed([f"{as_hex(colour)} ({counts[colour] / total:.1%})" for colour in ordered])
+    if config.colours is not None and config.classes is None:
+        return f"{path} holds colours: {shown}; data.colours are given without names: set data.classes, in the same order"
     return (
         f"{path} holds colours: {shown}; say which class has which with data.classes and data.colours, or in classes.csv with "
         f"the columns value,name,colour, and list those without a class in data.ignore{familiar_colours(ordered)}"

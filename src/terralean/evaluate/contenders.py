@@ -124,6 +124,8 @@ def check_comparable(contender: Contender, others: Sequence[Contender]) -> None:
                 "both need the same seeds, or name one run of each"
             )
     folders = [other.folder.resolve() for other in others]
+    if contender.folder.resolve() in folders:
+        raise ConfigError(f"--against {contender} is the run itself; name another one")
     if twice := sorted({str(other) for other in others if folders.count(other.folder.resolve()) > 1}):
         raise ConfigError(f"--against {twice[0]} is given twice; name each run once")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,14 @@ from terralean.mapping.strips import strips
 from terralean.predict import Predictor
 from terralean.raster.grid import Grid, Window
 from terralean.raster.scene import valid_pixels
+from terralean.spec import Normalisation
 from terralean.tasks import segmentation
 from terralean.weights.card import Card
+
+log = logging.getLogger(__name__)
+
+FAR = 50  # times the spread of a band in training: no scenery does that in all bands, a division by 255 or 10,000 does
+FEWEST_PX = 1000  # from which a spread says something
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -48,7 +55,10 @@ class Model:
         and blended as a scene is, so that the answer is that of `map` for the same pixels. Raises BandMismatch and ConfigError.
         """
         config = _settings(config)
+        if not isinstance(values, np.ndarray):
+            raise ConfigError(f"values must be a numpy array (bands, height, width), got {type(values).__name__}; files: map")
         scene = _Array.checked(values, valid, card=self.card)
+        _warn_of_scale(scene, self.card.normalisation)
         plan = make_plan(self.card, scene.grid, config=config)
         found = list(strips(self._predictor, scene, plan, batch=config.batch))
         probabilities = np.concatenate([strip.probabilities for strip in found], axis=1)
@@ -63,6 +73,8 @@ class Model:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> MapResult:
         """Write the map of a raster of any size as `out/<scene>_map.tif`; see `terralean.mapping.run.map_scene`."""
+        if not isinstance(scene, str | Path):
+            raise ConfigError(f"scene must be the path of a raster, got {type(scene).__name__}; arrays: predict")
         return map_scene(self._predictor, scene, out=Path(out), config=config or MapConfig(), progress=progress)
 
 
@@ -109,9 +121,23 @@ class _Array:
 
 
 def _settings(config: MapConfig | None) -> MapConfig:
-    config = config or MapConfig()
+    config = MapConfig() if config is None else config
+    if not isinstance(config, MapConfig):
+        raise ConfigError(f"config must be a terralean.mapping.run.MapConfig, got {type(config).__name__}")
     if config.bands is not None:
         raise ConfigError("bands are for scenes; give predict an array of the model's bands in their order: values[[3, 2, 1]]")
     if config.overwrite:
         raise ConfigError("overwrite is for maps; predict writes nothing")
     return config
+
+
+def _warn_of_scale(scene: _Array, normalisation: Normalisation) -> None:
+    """Tell the user where values spread so differently from those of training that they must have been scaled."""
+    if scene.valid.sum() < FEWEST_PX:
+        return
+    times = scene.values[:, scene.valid].std(axis=1, dtype=np.float64) / normalisation.std
+    if (times < 1 / FAR).all() or (times > FAR).all():
+        log.warning(
+            "the values spread %.2g times as far as in training; give them as the scenes store them, not scaled",
+            np.median(times),
+        )

@@ -47,7 +47,8 @@ def _check_sizes(name: str, build: Callable[..., nn.Module], sizes: Mapping[str,
     known = {key: p for key, p in inspect.signature(build).parameters.items() if key not in ("bands", "classes")}
     for unknown in sorted(sizes.keys() - known.keys()):
         near = get_close_matches(unknown, known) or [*known]
-        raise ConfigError(f"model {name} has no setting {unknown!r}; nearest: {', '.join(near)}")
+        has = f"nearest: {', '.join(near)}" if near else "it has none; leave model.sizes out"
+        raise ConfigError(f"model {name} has no setting {unknown!r}; {has}")
     types = get_type_hints(build)
     for key, value in sizes.items():
         # Python counts a bool as an int and an int as no float; a recipe means the opposite.

@@ -27,6 +27,8 @@ def names() -> list[str]:
 
 def read(recipe: str, *, changes: Sequence[str] = ()) -> Experiment:
     """The experiment of a recipe's name or file, with `section.key=value` changes, each value written as in YAML."""
+    if isinstance(changes, str):
+        raise ConfigError(f"changes are a list of key=value, got the text {changes!r}; write [{changes!r}]")
     values = _load(recipe)
     for change in changes:
         _apply(values, change)
@@ -89,7 +91,9 @@ def _apply(values: dict[str, Any], change: str) -> None:
     try:
         values[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {change!r}: the value is not YAML ({error})") from error
+        raise ConfigError(
+            f"--set {change!r}: the value is not YAML; write colours and names with signs in quotes ({error})"
+        ) from error
 
 
 def _validate(config: type[Config], values: Mapping[str, Any], *, source: str, path: str) -> Config:

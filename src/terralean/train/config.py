@@ -63,7 +63,10 @@ class TrainConfig:
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ConfigError(f"train.ema_decay must be 0 up to below 1, got {self.ema_decay}")
         if self.warmup_steps >= self.steps:
-            raise ConfigError(f"train.warmup_steps {self.warmup_steps} leaves nothing of {self.steps} steps; lower it")
+            raise ConfigError(
+                f"train.warmup_steps {self.warmup_steps} leaves nothing of {self.steps} steps; "
+                f"lower it, e.g. --set train.warmup_steps={self.steps // 10}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +116,10 @@ class Experiment:
             )
         if (self.train is None) == (self.forest is None):
             found = "neither" if self.train is None else "both"
-            raise ConfigError(f"an experiment has a section train: (a network) or forest: (a random forest), this one {found}")
+            raise ConfigError(
+                f"an experiment has a section train: (a network) or forest: (a random forest), this one {found}; "
+                "leave out what sets the other, --set train.KEY=VALUE for a forest, say"
+            )
         if (self.model.name == FOREST) != (self.forest is not None):
             raise ConfigError(
                 f"model {self.model.name} does not go with the section {'train' if self.forest is None else 'forest'}:; "

@@ -35,7 +35,7 @@ from terralean.train.norm import synchronise
 from terralean.train.processes import Processes, check_count, cluster, devices, find_processes, strategy
 from terralean.train.schedule import optimiser
 from terralean.weights.card import NAME as CARD
-from terralean.weights.card import Card, Training, read_card, write_card
+from terralean.weights.card import Card, Training, read_card, seed_folders, write_card
 from terralean.weights.checkpoint import NAME as WEIGHTS
 from terralean.weights.checkpoint import save_weights
 from terralean.weights.official import load_pretrained
@@ -184,6 +184,10 @@ def _check_folder(out: Path, recipe: str) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     before = out / "recipe.yaml"
+    if seeds := seed_folders(out):
+        raise RunError(
+            f"{out} holds a run for each of the seeds {', '.join(map(str, seeds))}; go on with --seeds, or give a new --out"
+        )
     if not before.is_file():
         raise RunError(f"{out} is no run of terralean but exists; choose a new folder for --out")
     old = before.read_text()
@@ -250,6 +254,8 @@ def _fit(
     config = experiment.training
     best = KeepBest(out, patience=config.patience)
     last = out / "last" / STATE
+    if last.is_file():
+        log.info("going on after step %s of %d", read_metrics(out / "metrics.csv")[-1]["step"], config.steps)
     with _quiet():
         trainer = _trainer(config, out=out, processes=processes, best=best, last=last, tell=tell)
         data = SegmentationData(material, config, rank=processes.rank, count=processes.count)

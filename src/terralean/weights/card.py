@@ -75,6 +75,8 @@ def read_card(folder: Path) -> Card:
     if seeds := seed_folders(folder):
         several = ", ".join(map(str, seeds))
         raise RunError(f"{folder} holds a run for each of the seeds {several}; name one of them, e.g. {seeds[min(seeds)]}")
+    if not folder.exists():
+        raise RunError(f"{folder} is not there; give the folder named with --out in training")
     if not path.is_file():
         raise RunError(f"{folder} is not a finished run: it has no {NAME}; train it to the end, or give the run's own folder")
     try:
