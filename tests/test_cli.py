@@ -1,6 +1,7 @@
 """What a user types, and what comes back: status, standard output, standard error."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -105,7 +106,7 @@ def test_some_failed_scenes_are_status_1_and_named(terralean, untrained, scene, 
     ("arguments", "message"),
     [
         (("map", "RUN", "missing.tif", "--out", "OUT"), "missing.tif"),
-        (("map", "nowhere", "SCENE", "--out", "OUT"), "it has no card.json"),
+        (("map", "nowhere", "SCENE", "--out", "OUT"), "nowhere is not there; give the folder named with --out in training"),
         (("map", "RUN", "SCENE", "--out", "OUT", "--bands", "red"), "positions from 1 with commas"),
         (("map", "RUN", "SCENE", "--out", "OUT", "--bands", "1,2"), "2 bands, the model was trained on 3"),
         (("map", "RUN", "SCENE", "--out", "OUT", "--batch", "0"), "at least 1 window, got 0"),
@@ -213,7 +214,8 @@ def test_several_seeds_are_trained_evaluated_compared_and_mapped_one_by_one(terr
     assert [result["already_done"] for result in json.loads(out)["seeds"]] == [True, False, True]
     assert (runs / "seed1" / "weights.safetensors").read_bytes() == weights[1]
 
-    status, out, _ = terralean("evaluate", runs, "--device", "cpu", "--against", runs)
+    shutil.copytree(runs, tmp_path / "copy")
+    status, out, _ = terralean("evaluate", runs, "--device", "cpu", "--against", tmp_path / "copy")
     assert status == 0
     for words in (
         "± seeds",
