@@ -25,10 +25,10 @@ class Segmenter(nn.Module):
         In training, with an auxiliary head: a dict of "scores" and "auxiliary", both of that shape.
         """
         maps = self.backbone(image)
-        scores = _at_size_of(image, self.head(maps))
+        scores = at_size_of(image, self.head(maps))
         if self.auxiliary is None or not self.training:
             return scores
-        return {"scores": scores, "auxiliary": _at_size_of(image, self.auxiliary(maps))}
+        return {"scores": scores, "auxiliary": at_size_of(image, self.auxiliary(maps))}
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters to leave without weight decay beside the one-dimensional ones."""
@@ -36,5 +36,6 @@ class Segmenter(nn.Module):
         return {f"backbone.{name}" for name in own}
 
 
-def _at_size_of(image: Tensor, scores: Tensor) -> Tensor:
-    return F.interpolate(scores, size=image.shape[-2:], mode="bilinear", align_corners=False)
+def at_size_of(target: Tensor, x: Tensor) -> Tensor:
+    """x (B, C, h, w) at the height and width of the target (..., H, W), bilinear between the centres of pixels."""
+    return F.interpolate(x, size=target.shape[-2:], mode="bilinear", align_corners=False)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from terralean.errors import ConfigError
-from terralean.layers.segmenter import Segmenter
+from terralean.layers.segmenter import Segmenter, at_size_of
 from terralean.models import lemevit
 from terralean.models.lemevit import LeMeViTPyramid
 from terralean.models.pyramid import TimmPyramid, pyramid
@@ -38,7 +38,7 @@ class LightHead(nn.Module):
         """The coarsest map with its context is carried down to the finest, which is classified."""
         x = self.context(maps[-1])
         for lateral, smooth, fine in reversed(list(zip(self.lateral, self.smooth, maps[:-1], strict=True))):
-            carried = F.interpolate(x, size=fine.shape[-2:], mode="bilinear", align_corners=False)
+            carried = at_size_of(fine, x)
             x = smooth(lateral(fine) + carried)
         return self.classify(x)
 
@@ -56,8 +56,7 @@ class PooledContext(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, width, h, w)."""
         pooled = [
-            F.interpolate(reduce(F.adaptive_avg_pool2d(x, side)), size=x.shape[-2:], mode="bilinear", align_corners=False)
-            for side, reduce in zip(POOL_SIDES, self.reduce, strict=True)
+            at_size_of(x, reduce(F.adaptive_avg_pool2d(x, side))) for side, reduce in zip(POOL_SIDES, self.reduce, strict=True)
         ]
         return self.fuse(torch.cat([x, *pooled], dim=1))
 

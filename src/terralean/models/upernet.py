@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from terralean.errors import ConfigError
-from terralean.layers.segmenter import Segmenter
+from terralean.layers.segmenter import Segmenter, at_size_of
 from terralean.models import lemevit
 from terralean.models.lemevit import LeMeViTPyramid
 from terralean.models.pyramid import TimmPyramid, pyramid
@@ -49,9 +49,9 @@ class UPerHead(nn.Module):
         x = self.context(maps[-1])
         levels = [x]
         for lateral, smooth, fine in reversed(list(zip(self.lateral, self.smooth, maps[:-1], strict=True))):
-            x = lateral(fine) + _at_size_of(fine, x)
+            x = lateral(fine) + at_size_of(fine, x)
             levels.insert(0, smooth(x))
-        together = torch.cat([levels[0], *(_at_size_of(levels[0], level) for level in levels[1:])], dim=1)
+        together = torch.cat([levels[0], *(at_size_of(levels[0], level) for level in levels[1:])], dim=1)
         return self.classify(self.dropout(self.fuse(together)))
 
 
@@ -86,7 +86,7 @@ class PooledContext(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, width, h, w)."""
         pooled = [
-            _at_size_of(x, reduce(F.adaptive_avg_pool2d(x, side))) for side, reduce in zip(POOL_SIDES, self.reduce, strict=True)
+            at_size_of(x, reduce(F.adaptive_avg_pool2d(x, side))) for side, reduce in zip(POOL_SIDES, self.reduce, strict=True)
         ]
         return self.fuse(torch.cat([x, *pooled], dim=1))
 
@@ -159,7 +159,3 @@ def _segmenter(backbone: LeMeViTPyramid | TimmPyramid, *, classes: int, width: i
     channels = backbone.feature_info.channels()
     second = FCNHead(channels, level=AUXILIARY_LEVEL, classes=classes, width=AUXILIARY_WIDTH) if auxiliary else None
     return Segmenter(backbone, UPerHead(channels, classes=classes, width=width), auxiliary=second)
-
-
-def _at_size_of(target: Tensor, x: Tensor) -> Tensor:
-    return F.interpolate(x, size=target.shape[-2:], mode="bilinear", align_corners=False)

@@ -254,8 +254,8 @@ def _fit(
     config = experiment.training
     best = KeepBest(out, patience=config.patience)
     last = out / "last" / STATE
-    if last.is_file():
-        log.info("going on after step %s of %d", read_metrics(out / "metrics.csv")[-1]["step"], config.steps)
+    if last.is_file() and (rows := read_metrics(out / "metrics.csv")):
+        log.info("going on after step %s of %d", rows[-1]["step"], config.steps)
     with _quiet():
         trainer = _trainer(config, out=out, processes=processes, best=best, last=last, tell=tell)
         data = SegmentationData(material, config, rank=processes.rank, count=processes.count)
