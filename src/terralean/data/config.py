@@ -61,7 +61,7 @@ class SplitConfig:
                 f"data.split.validation {self.validation:g} and data.split.test {self.test:g} leave nothing to train on; "
                 "together they must stay below 1"
             )
-        _check_above_zero(self, "data.split", ("block_px", "block_m"))
+        check_above_zero(self, "data.split", ("block_px", "block_m"))
         if self.seed is not None and self.seed < 0:
             raise ConfigError(f"data.split.seed is 0 or more, got {self.seed}")
         for name in ("gap_px", "gap_m"):
@@ -117,13 +117,14 @@ class DataConfig:
             raise ConfigError(f"data.bands are different positions from 1, got {list(self.bands)}")
         if not 0 <= self.rare_share <= 1:
             raise ConfigError(f"data.rare_share is a share, 0 to 1, got {self.rare_share:g}")
-        _check_above_zero(self, "data", ("tile_px", "cache_mb"))
+        check_above_zero(self, "data", ("tile_px", "cache_mb"))
         _check_labels(self)
         if self.group is not None:
-            _check_expression(self.group)
+            check_expression(self.group)
 
 
-def _check_above_zero(config: object, section: str, names: tuple[str, ...]) -> None:
+def check_above_zero(config: object, section: str, names: tuple[str, ...]) -> None:
+    """Raise ConfigError, naming the setting, unless each that is given is above 0."""
     for name in names:
         if (value := getattr(config, name)) is not None and not value > 0:
             raise ConfigError(f"{section}.{name} must be above 0, got {value:g}")
@@ -149,7 +150,8 @@ def _check_numbers(numbers: Sequence[int], setting: str) -> None:
         )
 
 
-def _check_expression(expression: str) -> None:
+def check_expression(expression: str) -> None:
+    """Raise ConfigError unless data.group is a regular expression."""
     try:
         re.compile(expression)
     except re.error as error:
