@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from terralean.errors import GridMismatch, SizeError
+from terralean.raster.display import hatch, stretch
 from terralean.spec import IGNORE, Bands, Classes
 
 MAX_SIDE_PX = 640  # of a raster picture: sharp at a third of a wide page, and a photograph stays below a megabyte
@@ -25,13 +26,9 @@ MATRIX_PX = 900  # about the side of a matrix that is drawn without numbers
 
 ERROR_RGB = (170, 0, 70)
 UNMAPPED_RGB = (20, 20, 20)
-HATCH_RGB = ((226, 228, 231), (186, 190, 195))  # no label, no data: ground and stripes
 FAINT = 0.22  # share of the class colour where the map is right; the rest is white
 RIGHT_RGB, WRONG_RGB = (0, 114, 178), (213, 94, 0)
 LEAST = 0.12  # of the colour of a cell that is not empty: a share of one in a thousand must still be seen
-
-DISPLAY_NM = (660.0, 560.0, 480.0)
-NEAR_NM = 60.0
 
 CHART_PX = (460, 230)  # width and height of a chart in its own units
 MARGINS_PX = (46, 10, 14, 40)  # left, right, top, bottom: room for the numbers at the axes
@@ -66,24 +63,6 @@ class Chart:
     margins_px: tuple[int, int, int, int] = MARGINS_PX
 
 
-def display_bands(bands: Bands) -> tuple[int, ...]:
-    """Positions shown as red, green and blue: by name, else by wavelength, else the first three; one band is shown grey."""
-    names = [name.lower() for name in bands.names]
-    if all(colour in names for colour in ("red", "green", "blue")):
-        return tuple(names.index(colour) for colour in ("red", "green", "blue"))
-    near = _by_wavelength(bands)
-    if near is not None:
-        return near
-    return (0, 1, 2) if len(bands) >= 3 else (0,)  # noqa: PLR2004 - red, green, blue
-
-
-def stretch(values: NDArray[Any], valid: NDArray[np.bool_], *, bands: Bands) -> NDArray[np.uint8]:
-    """Colours for the screen (H, W, 3): each shown band from its 2nd to its 98th percentile over valid pixels."""
-    shown = [_stretch_band(values[i], valid) for i in display_bands(bands)]
-    rgb = np.stack(shown * 3 if len(shown) == 1 else shown, axis=-1)
-    return np.where(valid[..., None], rgb, _hatch(*valid.shape)).astype(np.uint8)
-
-
 def draw_image(values: NDArray[Any], valid: NDArray[np.bool_], *, bands: Bands) -> Picture:
     """The scene as a person would see it: values (C, H, W), valid (H, W); hatched where not valid."""
     step = _step(*valid.shape)
@@ -108,7 +87,7 @@ def draw_errors(reference: NDArray[Any], map: NDArray[Any], *, classes: Classes)
     colours = (255 - FAINT * (255.0 - _coloured(truth, classes))).astype(np.uint8)
     colours[(truth != IGNORE) & (mapped != truth)] = ERROR_RGB
     colours[(truth != IGNORE) & (mapped == IGNORE)] = UNMAPPED_RGB
-    return _raster(np.where((truth == IGNORE)[..., None], _hatch(*truth.shape), colours).astype(np.uint8))
+    return _raster(np.where((truth == IGNORE)[..., None], hatch(*truth.shape), colours).astype(np.uint8))
 
 
 def draw_matrix(counts: NDArray[np.int64]) -> Picture:
@@ -157,36 +136,10 @@ def draw_score(rows: Sequence[Mapping[str, Any]], *, column: str, label: str, st
 # The parts of raster pictures.
 
 
-def _by_wavelength(bands: Bands) -> tuple[int, ...] | None:
-    nm = [math.inf if w is None else w for w in bands.wavelength_nm or ()]
-    if not nm:
-        return None
-    near = [min(range(len(nm)), key=lambda i: abs(nm[i] - wanted)) for wanted in DISPLAY_NM]
-    close = all(abs(nm[i] - wanted) <= NEAR_NM for i, wanted in zip(near, DISPLAY_NM, strict=True))
-    return tuple(near) if close and len(set(near)) == len(near) else None
-
-
-def _stretch_band(band: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    known = band[valid].astype(np.float64)
-    if not known.size:
-        return np.zeros(band.shape)
-    low, high = np.percentile(known, [2, 98])
-    if high == low:
-        return np.full(band.shape, 128.0)
-    return 255 * np.clip((np.where(valid, band, low) - low) / (high - low), 0, 1)
-
-
 def _coloured(labels: NDArray[Any], classes: Classes) -> NDArray[np.uint8]:
     table = np.zeros((256, 3), np.uint8)
     table[: len(classes)] = classes.colours
-    return np.where((labels == IGNORE)[..., None], _hatch(*labels.shape), table[labels]).astype(np.uint8)
-
-
-def _hatch(height: int, width: int) -> NDArray[np.uint8]:
-    """Diagonal stripes (H, W, 3) that no class colour looks like, about 60 over the longer side."""
-    period = max(4, max(height, width) // 60)
-    place = np.add.outer(np.arange(height), np.arange(width)) % period
-    return np.where((place < max(1, period // 4))[..., None], HATCH_RGB[1], HATCH_RGB[0]).astype(np.uint8)
+    return np.where((labels == IGNORE)[..., None], hatch(*labels.shape), table[labels]).astype(np.uint8)
 
 
 def _step(height: int, width: int) -> int:
