@@ -24,7 +24,7 @@ import terralean
 from terralean.errors import ConfigError, RunError, SomeScenesFailed, Stopped, TerraleanError
 
 if TYPE_CHECKING:
-    from terralean.train.config import Experiment
+    from terralean.train.experiments import AnyExperiment
 
 app = typer.Typer(
     help="From overhead imagery to maps, with vision transformers whose cost follows the content of the scene.",
@@ -156,7 +156,8 @@ def train(
         _print_json(asdict(results[0]) if seeds is None else {"seeds": [asdict(result) for result in results]})
         return
     for result in results:
-        score = "no validation split" if result.val_miou is None else f"best validation mIoU {result.val_miou:.3f}"
+        none = result.validation is None
+        score = "no validation split" if none else f"best validation {result.score} {result.validation:.3f}"
         state = "was finished before" if result.already_done else f"{result.minutes:.1f} min"
         out_console.print(f"{result.run}: {result.steps} steps, {score}, {state}", soft_wrap=True)
     out_console.print(f"split: {results[0].split}\nleakage: {results[0].leakage}", soft_wrap=True)
@@ -315,7 +316,9 @@ def _listing(what: Listed) -> list[str]:
         from terralean.models.timm_names import CONFIGS
 
         return sorted([*MODELS, *CONFIGS])
-    return ["segmentation"]
+    from terralean.train.kinds import KINDS
+
+    return sorted(KINDS)
 
 
 def _positions(text: str | None) -> tuple[int, ...] | None:
@@ -335,13 +338,13 @@ def _seed_numbers(text: str) -> list[int]:
     return numbers
 
 
-def _runs_of_seeds(experiment: Experiment, seeds: list[int], *, out: Path) -> list[tuple[Experiment, Path]]:
+def _runs_of_seeds(experiment: AnyExperiment, seeds: list[int], *, out: Path) -> list[tuple[AnyExperiment, Path]]:
     """One run for each seed, all tested on the same pixels: where nothing else is said, those that seed 0 deals."""
     if (out / "recipe.yaml").exists():
         raise RunError(f"{out} is a run of one seed; give a new folder for --out, runs of several seeds lie side by side in it")
-    split = replace(experiment.data.split, seed=experiment.data.split.seed or 0)
-    data = replace(experiment.data, split=split)
-    return [(replace(experiment, seed=seed, data=data), out / f"seed{seed}") for seed in seeds]
+    one: Any = experiment  # all have a split with a seed
+    data = replace(one.data, split=replace(one.data.split, seed=one.data.split.seed or 0))
+    return [(replace(one, seed=seed, data=data), out / f"seed{seed}") for seed in seeds]
 
 
 def _configure_logging(verbose: bool) -> None:
@@ -418,7 +421,7 @@ def _training_bar() -> Iterator[Callable[[Any], None]]:
         task = bar.add_task("training", total=None)
 
         def tell(progress: Any) -> None:
-            best = "" if progress.best_miou is None else f", best mIoU {progress.best_miou:.3f}"
+            best = "" if progress.best is None else f", best {progress.score} {progress.best:.3f}"
             loss = "" if progress.loss is None else f"loss {progress.loss:.3f}"
             text = f"step {progress.step}/{progress.steps} {loss}{best}"
             bar.update(task, completed=progress.step, total=progress.steps, description=text)

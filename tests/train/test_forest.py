@@ -302,7 +302,7 @@ def test_without_a_validation_split_there_is_no_score(noisy, tmp_path):
     shutil.copytree(noisy, folder)
     (folder / "index.csv").write_text((noisy / "index.csv").read_text().replace("validation", "train"))
     result = run(small("data.split.validation=0"), data=folder, out=tmp_path / "run", device="cpu")
-    assert result.val_miou is None
+    assert result.validation is None
     assert read_card(tmp_path / "run").metrics == {}
 
 
@@ -320,7 +320,7 @@ class Dictionaries(Dataset):
 def test_datasets_of_dictionaries_are_learned_from_too(tmp_path):
     samples = from_samples(Dictionaries(), bands=Bands(names=("a", "b")), classes=Classes.named(("low", "high")))
     result = run_samples(small(), train=samples, validation=samples, out=tmp_path / "run", device="cpu")
-    assert result.val_miou > 0.97
+    assert result.validation > 0.97
 
 
 # Where it goes from there.

@@ -12,8 +12,9 @@ from torch import nn
 from terralean.models import MODELS
 from terralean.spec import Normalisation
 from terralean.train.config import TrainConfig
+from terralean.train.loaders import Loaders
 from terralean.train.material import from_folder
-from terralean.train.module import SegmentationData, SegmentationModule
+from terralean.train.module import SegmentationModule
 from terralean.train.run import run
 
 ENDED = """
@@ -43,7 +44,7 @@ def plain(monkeypatch):
 
 def epoch(material, config, *, rank, count):
     """Sums of the images of each batch that a process sees in the first epoch."""
-    loader = SegmentationData(material, config, rank=rank, count=count).train_dataloader()
+    loader = Loaders(material, config, rank=rank, count=count).train_dataloader()
     return [sorted(batch["image"].double().sum(dim=(1, 2, 3)).tolist()) for batch in loader]
 
 

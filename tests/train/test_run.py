@@ -164,7 +164,7 @@ def test_without_a_validation_split_the_last_weights_are_kept(data, tmp_path, ex
     lines = (data / "index.csv").read_text().replace("validation", "train")
     (folder / "index.csv").write_text(lines)
     result = run(experiment("data.split.validation=0"), data=folder, out=tmp_path / "run", device="cpu")
-    assert result.val_miou is None
+    assert result.validation is None
     assert load(tmp_path / "run", device="cpu").card.metrics == {}
 
 
@@ -230,7 +230,7 @@ def test_dictionaries_of_other_libraries_train_like_a_folder(experiment, tmp_pat
     assert card.bands == bands
     assert card.training.images == 3
     assert "not checked" in card.training.leakage
-    assert result.val_miou == pytest.approx(max(float(row["val_miou"]) for row in rows(tmp_path / "run")), abs=1e-5)
+    assert result.validation == pytest.approx(max(float(row["val_miou"]) for row in rows(tmp_path / "run")), abs=1e-5)
     predictor = load(tmp_path / "run", device="cpu")
     assert predictor(torch.zeros(1, 2, 32, 32), torch.ones(1, 32, 32, dtype=torch.bool)).shape == (1, 2, 32, 32)
     again = run_samples(experiment(), train=train, validation=validation, out=tmp_path / "run", device="cpu")

@@ -149,7 +149,7 @@ def test_the_folder_and_the_answer_are_those_of_one_run(one, two, experiment, da
     document = json.loads(done.stdout)
     assert document["run"] == str(out)
     assert document["steps"] == 6
-    assert document["val_miou"] == pytest.approx(max(row["val_miou"] for row in rows(out)), abs=1e-6)
+    assert document["validation"] == pytest.approx(max(row["val_miou"] for row in rows(out)), abs=1e-6)
     assert done.stderr.count("leakage: no leak found") == 1
     assert {path.name for path in out.iterdir()} == {path.name for path in one.iterdir()}
     assert len([*(out / "tensorboard").glob("events*")]) == 1

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terralean.data.config import DataConfig
+from terralean.data.scene_config import SceneDataConfig
 from terralean.data.split import Region, Split, load_split
-from terralean.errors import ConfigError
+from terralean.errors import ConfigError, RunError
 from terralean.evaluate import kept, metrics
 from terralean.evaluate.intervals import Bootstrap, mean_bootstrap
 from terralean.evaluate.measure import Measured, measure
@@ -29,7 +30,7 @@ class HasData(Protocol):
     """An experiment, as far as an evaluation asks."""
 
     @property
-    def data(self) -> DataConfig:
+    def data(self) -> DataConfig | SceneDataConfig:
         """How its data are read."""
 
 
@@ -160,6 +161,8 @@ def check_same_pixels(one: Scored, other: Scored) -> None:
 def _open_run(folder: Path, *, read: ReadRun) -> Run:
     card = read_card(folder)
     experiment, recipe = read(folder)
+    if not isinstance(experiment.data, DataConfig):
+        raise RunError(f"{folder} is a run of {card.task}; name a run that maps pixels")
     return Run(folder=folder, card=card, config=experiment.data, recipe=recipe, split=load_split(folder / "split.json"))
 
 

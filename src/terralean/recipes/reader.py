@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from terralean.data.config import DataConfig
 from terralean.errors import ConfigError, RunError, UnknownName
-from terralean.train.config import Experiment
+from terralean.train.experiments import EXPERIMENTS, AnyExperiment
 
 Config = TypeVar("Config")
 
@@ -25,7 +25,7 @@ def names() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in files(__package__).iterdir() if file.name.endswith(".yaml"))
 
 
-def read(recipe: str, *, changes: Sequence[str] = ()) -> Experiment:
+def read(recipe: str, *, changes: Sequence[str] = ()) -> AnyExperiment:
     """The experiment of a recipe's name or file, with `section.key=value` changes, each value written as in YAML."""
     if isinstance(changes, str):
         raise ConfigError(f"changes are a list of key=value, got the text {changes!r}; write [{changes!r}]")
@@ -46,13 +46,18 @@ def data_config(changes: Sequence[str]) -> DataConfig:
     return _validate(DataConfig, values["data"], source="--set", path="data.")
 
 
-def parse(values: Mapping[str, Any], *, source: str) -> Experiment:
+def parse(values: Mapping[str, Any], *, source: str) -> AnyExperiment:
     """An experiment from nested values. Raises ConfigError naming the key, what it got and what is expected."""
-    _check_keys(values, Experiment, source=source, path="")
-    return _validate(Experiment, values, source=source, path="")
+    task = values.get("task")
+    if task not in EXPERIMENTS:
+        found = "no task" if task is None else f"task {task!r}"
+        raise ConfigError(f"{source}: {found}; write task: and one of {', '.join(EXPERIMENTS)}")
+    experiment = EXPERIMENTS[task]
+    _check_keys(values, experiment, source=source, path="")
+    return _validate(experiment, values, source=source, path="")
 
 
-def read_run(run: Path) -> tuple[Experiment, str]:
+def read_run(run: Path) -> tuple[AnyExperiment, str]:
     """The experiment of a training run, and its text."""
     path = run / "recipe.yaml"
     if not path.is_file():

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import terralean
-from terralean.train.config import Experiment
+from terralean.train.experiments import AnyExperiment
 from terralean.train.material import Material
 
 
-def settings(experiment: Experiment) -> dict[str, object]:
+def settings(experiment: AnyExperiment) -> dict[str, object]:
     """What they are told."""
     return {"version of terralean": terralean.__version__} | _flat(asdict(experiment))
 
@@ -24,7 +24,7 @@ def seen(material: Material, *, state: Path) -> dict[str, object]:
         "classes": ", ".join(material.classes.names),
         "bands": ", ".join(material.bands.names),
         "training data": material.fingerprint,
-        "pixels of the classes": material.class_pixels,
+        "counts of the classes": material.class_counts,
         # In few digits: processors may differ in the last.
         "means and deviations of the bands": ", ".join(f"{v:.4g}" for v in (*normalisation.mean, *normalisation.std)),
         "split": material.split,

@@ -9,15 +9,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
-from terralean.train.module import SegmentationModule
+from terralean.train.course import Judged, Score
 from terralean.weights.checkpoint import NAME, save_weights
 
-COLUMNS = ("epoch", "step", "lr", "train_loss", "val_loss", "val_miou", "val_oa", "seconds")
+BEFORE, AFTER = ("epoch", "step", "lr", "train_loss", "val_loss"), ("seconds",)  # columns of metrics.csv around the scores
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,32 +27,31 @@ class Progress:
     step: int
     steps: int
     loss: float | None  # of the latest step
-    val_miou: float | None  # of the latest validation
-    best_miou: float | None
+    best: float | None  # score of the validation split
+    score: str  # what it is
 
 
 class KeepBest(Callback):
-    """Save the weights whenever validation mIoU rises; stop when it has not risen for `patience` validations.
+    """Save the weights whenever the score of validation rises; stop when it has not risen for `patience` validations.
 
     Must stand before the averaging callback: until that one hands back the plain weights, the model holds the averaged.
     """
 
-    def __init__(self, folder: Path, *, patience: int | None) -> None:
-        self.folder, self.patience = folder, patience
+    def __init__(self, folder: Path, *, score: Score, patience: int | None) -> None:
+        self.folder, self.score, self.patience = folder, score, patience
         self.best: float | None = None
         self.best_step = 0
         self.waited = 0
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Compare with the best so far."""
-        if trainer.sanity_checking or not isinstance(pl_module, SegmentationModule):
-            return
-        miou = pl_module.validation_scores()["val_miou"]
+        judged = cast("Judged", pl_module)
+        found = judged.validation_scores()[self.score.column]
         self.waited += 1
-        if self.best is None or miou > self.best:
-            self.best, self.best_step, self.waited = miou, trainer.global_step, 0
+        if self.best is None or found > self.best:
+            self.best, self.best_step, self.waited = found, trainer.global_step, 0
             if trainer.is_global_zero:
-                save_weights(pl_module.model.state_dict(), self.folder / NAME)
+                save_weights(judged.model.state_dict(), self.folder / NAME)
         if self.patience is not None and self.waited >= self.patience:
             trainer.should_stop = True
 
@@ -84,8 +83,8 @@ class LastState(Checkpoint):
 class MetricsLog(Callback):
     """One row of metrics.csv an epoch; a resumed run drops the rows of steps that it does again."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, score: Score) -> None:
+        self.path, self.columns = path, (*BEFORE, *score.columns, *AFTER)
         self.before = 0.0  # seconds of earlier sittings
         self.began = 0.0
 
@@ -101,7 +100,7 @@ class MetricsLog(Callback):
         if not _trained(trainer):
             return
         seconds = self.before + time.monotonic() - self.began
-        values = {name: value.item() for name, value in trainer.callback_metrics.items() if name in COLUMNS}
+        values = {name: value.item() for name, value in trainer.callback_metrics.items() if name in self.columns}
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": round(seconds, 1)}
         row |= {"lr": trainer.optimizers[0].param_groups[0]["lr"]} | {k: round(v, 6) for k, v in values.items()}
         if trainer.is_global_zero:
@@ -110,7 +109,7 @@ class MetricsLog(Callback):
     def _write(self, rows: list[dict[str, Any]]) -> None:
         part = self.path.with_suffix(".part")
         with part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(rows)
         part.replace(self.path)
@@ -141,14 +140,13 @@ class Tell(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """After every step."""
-        miou = trainer.callback_metrics.get("val_miou")
         self.tell(
             Progress(
                 step=trainer.global_step,
                 steps=self.steps,
                 loss=float(outputs["loss"]) if outputs else None,
-                val_miou=None if miou is None else float(miou),
-                best_miou=self.best.best,
+                best=self.best.best,
+                score=self.best.score.name,
             )
         )
 

@@ -135,7 +135,7 @@ class Experiment:
         return self.train
 
 
-def to_yaml(experiment: Experiment) -> str:
+def to_yaml(experiment: Any) -> str:
     """Every value of an experiment, defaults included, as a recipe file holds them."""
     sections = {name: value for name, value in asdict(experiment).items() if value is not None}
     return yaml.safe_dump(_plain(sections), sort_keys=False)

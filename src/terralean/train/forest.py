@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from terralean.models.forest import Forest, features, write_sides
 from terralean.predict.normalise import Normalise
 from terralean.train.callbacks import Progress
 from terralean.train.config import ForestConfig
+from terralean.train.course import MIOU
 from terralean.train.material import Material
 from terralean.train.module import confusion, overall_scores
 
@@ -58,22 +59,23 @@ def grow(config: ForestConfig, material: Material, *, seed: int, tell: Callable[
         classes=len(material.classes),
         sides_px=config.sides_px,
     )
-    miou = None if material.validation is None else _validate(model, material, material.validation)
+    miou = None if material.validation is None else _validate(model, material, cast("Tiles | Samples", material.validation))
     return Grown(model=model, miou=miou, seconds=time.monotonic() - began)
 
 
 def draw_pixels(config: ForestConfig, material: Material, *, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Labelled pixels of the training area, all of a class equally likely: features (n, F), labels (n,)."""
-    wanted = quotas(material.class_pixels, total=config.pixels, power=POWERS[config.balance])
+    wanted = quotas(material.class_counts, total=config.pixels, power=POWERS[config.balance])
     if not wanted.any():
         raise EmptySplit("no training pixel has a label; label some, or split the data otherwise")
     rng = np.random.default_rng(seed)
     # By their number among all pixels of the class, in the order in which tiles show them.
     chosen = [
-        np.sort(rng.choice(n, w, replace=False, shuffle=False)) for n, w in zip(material.class_pixels, wanted, strict=True)
+        np.sort(rng.choice(n, w, replace=False, shuffle=False)) for n, w in zip(material.class_counts, wanted, strict=True)
     ]
     normalise, before = Normalise(material.normalisation), np.zeros(len(chosen), np.int64)
     found = []
+    assert material.training is not None
     for sample in _each(material.training):
         places = _places(sample["mask"].numpy().ravel(), chosen, before)
         if len(places):
@@ -114,7 +116,7 @@ def fit(
     )
     for done in [*range(TREES_AT_ONCE, config.trees, TREES_AT_ONCE), config.trees]:
         forest.set_params(n_estimators=done).fit(values, labels)
-        tell(Progress(step=done, steps=config.trees, loss=None, val_miou=None, best_miou=None))
+        tell(Progress(step=done, steps=config.trees, loss=None, best=None, score=MIOU.name))
     return forest
 
 

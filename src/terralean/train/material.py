@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from terralean.data.conventions import check_labels
@@ -11,7 +13,8 @@ from terralean.data.crops import Crops, Tiles
 from terralean.data.index import find
 from terralean.data.leakage import check_leakage
 from terralean.data.samples import SampleCrops, Samples, measure_samples
-from terralean.data.split import Region, Split, make_split
+from terralean.data.scene_crops import SceneCrops, SceneViews
+from terralean.data.split import Region, make_split, save_split
 from terralean.data.statistics import check_learnable, measure
 from terralean.spec import Bands, Classes, Normalisation
 from terralean.train.config import Experiment
@@ -24,16 +27,17 @@ class Material:
     bands: Bands
     classes: Classes
     normalisation: Normalisation
-    class_pixels: tuple[int, ...]
-    crops: Crops | SampleCrops
-    training: Tiles | Samples  # the training area once, in order: what is fitted instead of trained learns from it
-    validation: Tiles | Samples | None
+    class_counts: tuple[int, ...]  # labelled pixels of each class, or images where these are labelled as a whole
+    crops: Crops | SampleCrops | SceneCrops
+    validation: Tiles | Samples | SceneViews | None
     one_size: bool  # whether all samples of validation are of one size
     images: int
     split: str  # in words
     leakage: str  # in words
     fingerprint: str
-    regions: Split | None = None  # None where somebody else's dataset did the splitting
+    training: Tiles | Samples | None = None  # the training area once, in order, for what is fitted instead of trained
+    save_split: Callable[[Path], None] | None = None  # None where somebody else's dataset did the splitting
+    side_px: int = 0  # of the images, where these are recognised as a whole
 
 
 def from_folder(experiment: Experiment, root: Path) -> Material:
@@ -56,7 +60,7 @@ def from_folder(experiment: Experiment, root: Path) -> Material:
         bands=dataset.bands,
         classes=classes,
         normalisation=statistics.normalisation,
-        class_pixels=statistics.class_pixels,
+        class_counts=statistics.class_pixels,
         crops=Crops(train, classes=classes, coding=coding, config=config, statistics=statistics, length=length, seed=seed),
         training=tiles(train),
         validation=tiles(validation) if validation else None,
@@ -65,21 +69,21 @@ def from_folder(experiment: Experiment, root: Path) -> Material:
         split=split.rule,
         leakage=check_leakage(split).verdict,
         fingerprint=fingerprint(train),
-        regions=split,
+        save_split=partial(save_split, split),
     )
 
 
 def from_datasets(experiment: Experiment, train: Samples, validation: Samples | None) -> Material:
     """Measure a dataset that yields dictionaries."""
-    normalisation, class_pixels = measure_samples(train)
+    normalisation, class_counts = measure_samples(train)
     length = _crops_between_validations(experiment)
     name = type(train.dataset).__name__
-    told = f"{name} {len(train)} {normalisation} {class_pixels}"
+    told = f"{name} {len(train)} {normalisation} {class_counts}"
     return Material(
         bands=train.bands,
         classes=train.classes,
         normalisation=normalisation,
-        class_pixels=class_pixels,
+        class_counts=class_counts,
         crops=SampleCrops(train, normalisation=normalisation, config=experiment.data, length=length, seed=experiment.seed),
         training=train,
         validation=validation,

@@ -8,7 +8,6 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from terralean.data.sample import Sample
 from terralean.errors import ConfigError
@@ -17,10 +16,7 @@ from terralean.spec import IGNORE, Normalisation
 from terralean.tasks.segmentation import SegmentationLoss
 from terralean.tasks.together import sum_over_processes
 from terralean.train.config import TrainConfig
-from terralean.train.material import Material
-from terralean.train.processes import share_of_batch
 from terralean.train.schedule import optimiser, schedule
-from terralean.train.share import Share
 
 
 class SegmentationModule(lightning.LightningModule):
@@ -105,31 +101,3 @@ def overall_scores(counts: Tensor) -> dict[str, float]:
     hit = counts.diagonal().double()
     union = counts.sum(dim=0) + counts.sum(dim=1) - hit
     return {"val_miou": (hit / union)[union > 0].mean().item(), "val_oa": (hit.sum() / counts.sum()).item()}
-
-
-class SegmentationData(lightning.LightningDataModule):
-    """Random crops to train on, a fixed list of samples to validate on; of both, one process's share."""
-
-    def __init__(self, material: Material, config: TrainConfig, *, rank: int, count: int) -> None:
-        super().__init__()
-        self.material, self.config, self.rank, self.count = material, config, rank, count
-        self.batch = share_of_batch(config, count=count)
-
-    def train_dataloader(self) -> DataLoader:
-        """One epoch: as many crops as there are steps between two validations. Made anew each epoch.
-
-        A process takes every `count`-th crop, so that a step has the same crops however many processes there are.
-        """
-        crops = self.material.crops
-        crops.set_epoch(self.trainer.current_epoch if self.trainer else 0)
-        own = range(self.rank, len(crops), self.count)
-        return DataLoader(crops, batch_size=self.batch, sampler=own, num_workers=self.config.workers, drop_last=True)
-
-    def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """All validation samples, in order; nothing where there are none."""
-        validation = self.material.validation
-        if validation is None:
-            return []
-        share = Share(validation, rank=self.rank, count=self.count)
-        batch = self.batch if self.material.one_size else 1
-        return DataLoader(share, batch_size=batch, num_workers=self.config.workers)

@@ -18,7 +18,8 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from terralean.errors import ConfigError
 from terralean.predict.predictor import choose_device
-from terralean.train.config import Experiment, TrainConfig
+from terralean.train.course import Batched
+from terralean.train.experiments import AnyExperiment
 
 Launcher = Literal["torchrun", "srun"]
 TORCHRUN = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
@@ -66,7 +67,7 @@ def find_processes(device: str | None, devices: int | None, *, environment: Mapp
     return Processes(device=chosen, count=count, rank=found.rank, here=found.here, launcher=found.launcher)
 
 
-def check_count(experiment: Experiment, count: int) -> None:
+def check_count(experiment: AnyExperiment, count: int) -> None:
     """Raise ConfigError unless so many processes can train it."""
     if experiment.train is not None:
         share_of_batch(experiment.train, count=count)
@@ -74,7 +75,7 @@ def check_count(experiment: Experiment, count: int) -> None:
         raise ConfigError(f"a forest is fitted by one process, not by {count}; leave out --devices and torchrun")
 
 
-def share_of_batch(config: TrainConfig, *, count: int) -> int:
+def share_of_batch(config: Batched, *, count: int) -> int:
     """Crops that each of `count` processes works through at once. Raises ConfigError where they cannot have equal shares."""
     parts = count * config.accumulate
     if config.batch % parts:

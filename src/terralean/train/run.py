@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import unified_diff
 from pathlib import Path
+from typing import cast
 
 import lightning
 import torch
@@ -21,16 +22,18 @@ from torch import nn
 import terralean
 from terralean.cost.macs import count_macs_at, parameters
 from terralean.data.samples import Samples
-from terralean.data.split import Split, load_split, save_split
 from terralean.errors import RunError
 from terralean.models import create
 from terralean.train.alike import seen, settings
 from terralean.train.callbacks import EndAtOnce, KeepBest, LastState, MetricsLog, Progress, Tell, read_metrics
-from terralean.train.config import Experiment, ForestConfig, TrainConfig, to_yaml
+from terralean.train.config import Experiment, ForestConfig, to_yaml
+from terralean.train.course import Course, Judged
+from terralean.train.experiments import AnyExperiment
 from terralean.train.forest import grow
 from terralean.train.group import joined
-from terralean.train.material import Material, from_datasets, from_folder
-from terralean.train.module import SegmentationData, SegmentationModule
+from terralean.train.kinds import KINDS, Kind, Use
+from terralean.train.loaders import Loaders
+from terralean.train.material import Material, from_datasets
 from terralean.train.norm import synchronise
 from terralean.train.processes import Processes, check_count, cluster, devices, find_processes, strategy
 from terralean.train.schedule import optimiser
@@ -54,14 +57,15 @@ class RunResult:
     run: str
     steps: int
     minutes: float
-    val_miou: float | None  # None without a validation split
+    score: str  # the validation score that chose the weights
+    validation: float | None  # its best value; None without a validation split
     split: str
     leakage: str
     already_done: bool = False
 
 
 def run(
-    experiment: Experiment,
+    experiment: AnyExperiment,
     *,
     data: Path,
     out: Path,
@@ -73,7 +77,9 @@ def run(
     Under torchrun or srun all processes train one model together, and each returns the same.
     Raises RunError where `out` holds something else: another recipe (the difference is shown), other data, other files.
     """
-    return _run(experiment, lambda: from_folder(experiment, data), data=data, out=out, device=device, tell=tell)
+    return _run(
+        experiment, lambda: KINDS[experiment.task].gather(experiment, data), data=data, out=out, device=device, tell=tell
+    )
 
 
 def run_samples(
@@ -93,7 +99,7 @@ def run_samples(
 
 
 def _run(
-    experiment: Experiment,
+    experiment: AnyExperiment,
     gather: Callable[[], Material],
     *,
     data: Path | None,
@@ -103,20 +109,21 @@ def _run(
 ) -> RunResult:
     processes = find_processes(device, None, environment=os.environ, gpus=torch.cuda.device_count())
     check_count(experiment, processes.count)
-    recipe = to_yaml(experiment)
+    recipe, kind = to_yaml(experiment), KINDS[experiment.task]
     with joined(processes) as group:
         group.compare(settings(experiment))
-        if experiment.forest is not None:
+        if isinstance(experiment, Experiment) and experiment.forest is not None:
             return _grow(experiment, experiment.forest, gather, data=data, out=out, tell=tell)
         if group.first(lambda: _is_done(out, recipe=recipe, data=data)):
             return group.first(lambda: _done(out))
         material = group.every(gather)
         _say(material)
         group.compare(seen(material, state=out / "last" / STATE))
-        module = group.every(lambda: _module(experiment, material, processes))
-        group.first(lambda: _begin(out, recipe=recipe, split=material.regions))
+        course = kind.course(experiment, material)
+        module = group.every(lambda: _module(experiment, material, course, processes))
+        group.first(lambda: _begin(out, recipe=recipe, material=material))
         with group.telling():
-            best = _fit(experiment, module, material, out=out, processes=processes, tell=tell)
+            best = _fit(kind, course, module, material, out=out, processes=processes, tell=tell)
         return group.first(lambda: _finish(experiment, module, material, out=out, best=best))
 
 
@@ -135,11 +142,11 @@ def _grow(
         return _done(out)
     material = gather()
     _say(material)
-    _begin(out, recipe=recipe, split=material.regions)
+    _begin(out, recipe=recipe, material=material)
     grown = grow(config, material, seed=experiment.seed, tell=tell)
     save_weights(grown.model.state_dict(), out / WEIGHTS)
     ended = _Ended(
-        steps=config.trees, seconds=grown.seconds, miou=grown.miou, step=config.trees, sizes=grown.sizes, cost=grown.cost
+        steps=config.trees, seconds=grown.seconds, best=grown.miou, step=config.trees, sizes=grown.sizes, cost=grown.cost
     )
     card = _card(experiment, material, ended)
     write_card(card, out)
@@ -160,17 +167,20 @@ def _is_done(out: Path, *, recipe: str, data: Path | None) -> bool:
     return (out / CARD).is_file()
 
 
-def _finish(experiment: Experiment, module: SegmentationModule, material: Material, *, out: Path, best: KeepBest) -> RunResult:
+def _finish(
+    experiment: AnyExperiment, module: lightning.LightningModule, material: Material, *, out: Path, best: KeepBest
+) -> RunResult:
+    model = cast("Judged", module).model
     if best.best is None:  # nothing to choose by: the weights of the last step, averaged if asked
-        save_weights(module.model.state_dict(), out / WEIGHTS)
+        save_weights(model.state_dict(), out / WEIGHTS)
     rows = read_metrics(out / "metrics.csv")
     ended = _Ended(
         steps=int(rows[-1]["step"]) if rows else 0,
         seconds=float(rows[-1]["seconds"]) if rows else 0.0,
-        miou=best.best,
+        best=best.best,
         step=best.best_step,
         sizes=experiment.model.sizes,
-        cost=_cost(experiment, module.model, bands=len(material.bands)),
+        cost=_cost(model, bands=len(material.bands), seen_px=_use(experiment, material).seen_px),
     )
     card = _card(experiment, material, ended)
     write_card(card, out)
@@ -201,64 +211,57 @@ def _check_root(out: Path, data: Path) -> None:
     """Raise where a finished run learned from another folder; what an unfinished one learns from is compared in full."""
     if not ((out / CARD).is_file() and (out / SPLIT).is_file()):
         return
-    before = load_split(out / SPLIT).root
+    before = json.loads((out / SPLIT).read_text())["root"]
     if Path(before).resolve() != data.resolve():
         raise RunError(f"{out} is finished and was trained on {before}, not on {data}; give a new --out to train on other data")
 
 
-def _begin(out: Path, *, recipe: str, split: Split | None) -> None:
+def _begin(out: Path, *, recipe: str, material: Material) -> None:
     """Write what fixes the run, or make sure that it is still so."""
     (out / "last").mkdir(parents=True, exist_ok=True)
-    path = out / SPLIT
-    if split is not None and path.is_file():
+    path, save = out / SPLIT, material.save_split
+    if save is not None and path.is_file():
         part = out / "split.json.now"
-        save_split(split, part)
+        save(part)
         same = part.read_text() == path.read_text()
         part.unlink()
         if not same:
             raise RunError(
                 f"the data are not those that {out} was begun with: {path} differs; restore them, or give a new --out"
             )
-    if split is not None:
-        save_split(split, path)
+    if save is not None:
+        save(path)
     (out / "recipe.yaml").write_text(recipe)
 
 
-def _module(experiment: Experiment, material: Material, processes: Processes) -> SegmentationModule:
+def _module(experiment: AnyExperiment, material: Material, course: Course, processes: Processes) -> lightning.LightningModule:
     torch.manual_seed(experiment.seed)
     model = create(experiment.model.name, bands=len(material.bands), classes=len(material.classes), **experiment.model.sizes)
     if experiment.model.weights is not None:
         log.info("starting from %s", load_pretrained(model, Path(experiment.model.weights)))
     if processes.count > 1:
         model = synchronise(model, device=processes.device)
-    optimiser(model, experiment.training)  # so that a setting which does not fit the model leaves no run behind
-    return SegmentationModule(
-        model,
-        experiment.training,
-        normalisation=material.normalisation,
-        shrink=experiment.model.shrink,
-        class_pixels=material.class_pixels,
-        seed=experiment.seed,
-    )
+    optimiser(model, course)  # so that a setting which does not fit the model leaves no run behind
+    return KINDS[experiment.task].module(experiment, material, course, model)
 
 
 def _fit(
-    experiment: Experiment,
-    module: SegmentationModule,
+    kind: Kind,
+    course: Course,
+    module: lightning.LightningModule,
     material: Material,
     *,
     out: Path,
     processes: Processes,
     tell: Callable[[Progress], None],
 ) -> KeepBest:
-    config = experiment.training
-    best = KeepBest(out, patience=config.patience)
+    best = KeepBest(out, score=kind.score, patience=course.patience)
     last = out / "last" / STATE
     if last.is_file() and (rows := read_metrics(out / "metrics.csv")):
-        log.info("going on after step %s of %d", rows[-1]["step"], config.steps)
+        log.info("going on after step %s of %d", rows[-1]["step"], course.steps)
     with _quiet():
-        trainer = _trainer(config, out=out, processes=processes, best=best, last=last, tell=tell)
-        data = SegmentationData(material, config, rank=processes.rank, count=processes.count)
+        trainer = _trainer(course, out=out, processes=processes, best=best, last=last, tell=tell)
+        data = Loaders(material, course, rank=processes.rank, count=processes.count)
         try:
             trainer.fit(module, data, ckpt_path=last if last.is_file() else None, weights_only=False)
         except SystemExit as stop:  # what Lightning makes of Ctrl-C
@@ -267,7 +270,7 @@ def _fit(
 
 
 def _trainer(
-    config: TrainConfig,
+    course: Course,
     *,
     out: Path,
     processes: Processes,
@@ -275,9 +278,9 @@ def _trainer(
     last: Path,
     tell: Callable[[Progress], None],
 ) -> lightning.Trainer:
-    averaging: list[Callback] = [] if config.ema_decay is None else [EMAWeightAveraging(decay=config.ema_decay)]
-    told = Tell(tell, steps=config.steps, best=best)
-    callbacks = [best, *averaging, MetricsLog(out / "metrics.csv"), told, LastState(last), EndAtOnce()]
+    averaging: list[Callback] = [] if course.ema_decay is None else [EMAWeightAveraging(decay=course.ema_decay)]
+    told = Tell(tell, steps=course.steps, best=best)
+    callbacks = [best, *averaging, MetricsLog(out / "metrics.csv", score=best.score), told, LastState(last), EndAtOnce()]
     return lightning.Trainer(
         accelerator="gpu" if processes.device.type == "cuda" else "cpu",
         devices=devices(processes),
@@ -285,10 +288,10 @@ def _trainer(
         strategy=strategy(processes),
         plugins=cluster(processes.launcher),
         use_distributed_sampler=False,
-        precision=PRECISION[config.precision],  # type: ignore[arg-type]
-        max_steps=config.steps,
-        accumulate_grad_batches=config.accumulate,
-        gradient_clip_val=config.clip_norm,
+        precision=PRECISION[course.precision],  # type: ignore[arg-type]
+        max_steps=course.steps,
+        accumulate_grad_batches=course.accumulate,
+        gradient_clip_val=course.clip_norm,
         callbacks=callbacks,
         logger=TensorBoardLogger(out, name="", version="tensorboard"),
         reload_dataloaders_every_n_epochs=1,
@@ -306,14 +309,18 @@ class _Ended:
 
     steps: int
     seconds: float
-    miou: float | None  # best on the validation split
+    best: float | None  # score on the validation split
     step: int  # of the best
     sizes: dict[str, bool | int | float | str]
     cost: dict[str, int]
 
 
-def _card(experiment: Experiment, material: Material, ended: _Ended) -> Card:
-    tiling = experiment.tiling
+def _use(experiment: AnyExperiment, material: Material) -> Use:
+    return KINDS[experiment.task].use(experiment, material)
+
+
+def _card(experiment: AnyExperiment, material: Material, ended: _Ended) -> Card:
+    use, score = _use(experiment, material), KINDS[experiment.task].score
     return Card(
         version=terralean.__version__,
         task=experiment.task,
@@ -323,8 +330,9 @@ def _card(experiment: Experiment, material: Material, ended: _Ended) -> Card:
         bands=material.bands,
         normalisation=material.normalisation,
         classes=material.classes,
-        tile_px=tiling.tile_px,
-        overlap_px=tiling.overlap_px,
+        tile_px=use.tile_px,
+        overlap_px=use.overlap_px,
+        seen_px=use.seen_px if use.resized else None,
         training=Training(
             data=material.fingerprint,
             images=material.images,
@@ -334,13 +342,12 @@ def _card(experiment: Experiment, material: Material, ended: _Ended) -> Card:
             minutes=round(ended.seconds / 60, 2),
             seed=experiment.seed,
         ),
-        metrics={} if ended.miou is None else {"validation": {"miou": round(ended.miou, 6), "step": ended.step}},
-        cost={**ended.cost, "macs_at_px": tiling.tile_px},
+        metrics={} if ended.best is None else {"validation": {score.key: round(ended.best, 6), "step": ended.step}},
+        cost={**ended.cost, "macs_at_px": use.tile_px},
     )
 
 
-def _cost(experiment: Experiment, model: nn.Module, *, bands: int) -> dict[str, int]:
-    seen_px = math.ceil(experiment.tiling.tile_px / experiment.model.shrink)
+def _cost(model: nn.Module, *, bands: int, seen_px: int) -> dict[str, int]:
     macs = count_macs_at(model, (1, bands, seen_px, seen_px))
     return {"parameters": parameters(model), "macs_layers": macs.layers, "macs_attention": macs.attention}
 
@@ -352,11 +359,13 @@ def _done(out: Path) -> RunResult:
 
 
 def _result(out: Path, card: Card, *, already_done: bool) -> RunResult:
+    score = KINDS[card.task].score
     return RunResult(
         run=str(out),
         steps=card.training.steps,
         minutes=card.training.minutes,
-        val_miou=card.metrics.get("validation", {}).get("miou"),
+        score=score.name,
+        validation=card.metrics.get("validation", {}).get(score.key),
         split=card.training.split,
         leakage=card.training.leakage,
         already_done=already_done,

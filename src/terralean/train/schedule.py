@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 from timm.optim import param_groups_weight_decay
 from torch import nn
@@ -11,10 +12,10 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from terralean.errors import ConfigError
-from terralean.train.config import TrainConfig
+from terralean.train.course import Course
 
 
-def optimiser(model: nn.Module, config: TrainConfig) -> AdamW:
+def optimiser(model: nn.Module, config: Course) -> AdamW:
     """AdamW; norms, biases and what the model names itself (meta tokens) are not decayed, the backbone has its own rate.
 
     Raises ConfigError where there is a rate for a backbone that the model does not have.
@@ -26,12 +27,12 @@ def optimiser(model: nn.Module, config: TrainConfig) -> AdamW:
     return AdamW(groups, lr=config.lr)
 
 
-def schedule(adamw: AdamW, config: TrainConfig) -> LambdaLR:
+def schedule(adamw: AdamW, config: Course) -> LambdaLR:
     """Per-step learning rate: linear warm-up, then cosine or linear (poly, power 1) down to `final_lr`."""
     return LambdaLR(adamw, lambda step: factor(step, config))
 
 
-def factor(step: int, config: TrainConfig) -> float:
+def factor(step: int, config: Course) -> float:
     """Share of `lr` at a step, from 0."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
@@ -43,10 +44,20 @@ def factor(step: int, config: TrainConfig) -> float:
 
 def _with_backbone(groups: list[dict[str, Any]], model: nn.Module, *, lr: float) -> list[dict[str, Any]]:
     """The groups without the backbone's parameters, then those of the backbone, with their rate."""
-    own = {id(parameter) for name, parameter in model.named_parameters() if name.startswith("backbone.")}
+    own = _backbone(model)
     if not own:
         parts = ", ".join(name for name, _ in model.named_children())
         raise ConfigError(f"train.backbone_lr: the model has no backbone, its parts are {parts}; leave train.backbone_lr at 1")
     rest = [group | {"params": [p for p in group["params"] if id(p) not in own]} for group in groups]
     slow = [group | {"params": [p for p in group["params"] if id(p) in own], "lr": lr} for group in groups]
     return [group for group in [*rest, *slow] if group["params"]]
+
+
+def _backbone(model: nn.Module) -> set[int]:
+    """Parameters of what a model calls its backbone; of a classifier, all but its last layer's."""
+    if not hasattr(model, "get_classifier"):
+        return {id(parameter) for name, parameter in model.named_parameters() if name.startswith("backbone.")}
+    last: nn.Module | tuple[nn.Module, ...] = cast("Callable[[], Any]", model.get_classifier)()
+    heads = last if isinstance(last, tuple) else (last,)  # timm's distilled models have two
+    spared = {id(parameter) for head in heads for parameter in head.parameters()}
+    return {id(parameter) for parameter in model.parameters()} - spared

@@ -10,16 +10,18 @@ from torch.utils.data import Dataset
 from terralean.data.crops import Tiles
 from terralean.data.sample import Sample
 from terralean.data.samples import Samples
+from terralean.data.scene_crops import SceneViews
 from terralean.spec import IGNORE
+from terralean.tasks.classification import UNLABELLED
 
 
 class Share(Dataset[Sample]):
-    """Every `count`-th sample of a dataset from number `rank` on: together, the shares hold each labelled pixel once.
+    """Every `count`-th sample of a dataset from number `rank` on: together, the shares hold each label once.
 
     All are of one length, as processes that validate must take as many steps; what that adds to some has no labels.
     """
 
-    def __init__(self, samples: Tiles | Samples, *, rank: int, count: int) -> None:
+    def __init__(self, samples: Tiles | Samples | SceneViews, *, rank: int, count: int) -> None:
         self.samples, self.rank, self.count = samples, rank, count
 
     def __len__(self) -> int:
@@ -31,4 +33,10 @@ class Share(Dataset[Sample]):
         place = index * self.count + self.rank
         last = len(self.samples) - 1
         sample = self.samples[min(place, last)]
-        return sample if place <= last else {**sample, "mask": torch.full_like(sample["mask"], IGNORE)}
+        return sample if place <= last else _unlabelled(sample)
+
+
+def _unlabelled(sample: Sample) -> Sample:
+    if "label" in sample:
+        return {**sample, "label": torch.full_like(sample["label"], UNLABELLED)}
+    return {**sample, "mask": torch.full_like(sample["mask"], IGNORE)}

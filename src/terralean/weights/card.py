@@ -43,6 +43,7 @@ class Card:
     model: str
     sizes: dict[str, bool | int | float | str] = field(default_factory=dict)
     shrink: int = 1  # the model sees means over squares of so many pixels
+    seen_px: int | None = None  # side that tiles are resized to for the model; None: not resized
     bands: Bands
     normalisation: Normalisation
     classes: Classes

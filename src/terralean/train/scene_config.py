@@ -1,0 +1,133 @@
+"""One experiment of scene recognition. What a recipe with `task: classification` holds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from terralean.data.scene_config import SceneDataConfig
+from terralean.errors import ConfigError
+from terralean.tasks.classification import MixConfig
+from terralean.train.config import ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GridConfig:
+    """How a raster is cut when the model is used; goes into the card."""
+
+    view_px: int | None = None  # side of what is recognised at once, in the raster's px; None: as the training images are
+    cell_px: int | None = None  # side of a cell of the map, in the middle of a view; None: the whole view
+
+    def __post_init__(self) -> None:
+        for name in ("view_px", "cell_px"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"grid.{name} must be above 0, got {value}")
+        if self.view_px is not None and self.cell_px is not None and self.cell_px > self.view_px:
+            raise ConfigError(f"grid.cell_px {self.cell_px} is more than a view sees, grid.view_px {self.view_px}; lower it")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SceneCourse:
+    """The schedule of a run in steps; see `train.config.TrainConfig`."""
+
+    steps: int
+    validate_every: int
+    batch: int
+    accumulate: int
+    lr: float
+    backbone_lr: float
+    final_lr: float
+    warmup_steps: int
+    schedule: Literal["cosine", "poly"]
+    weight_decay: float
+    clip_norm: float | None
+    ema_decay: float | None
+    patience: int | None
+    precision: Literal["fp32", "bf16", "fp16"]
+    workers: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SceneTrainConfig:
+    """The schedule of a training run. An epoch is as many images as there are to train on."""
+
+    epochs: int
+    lr: float  # highest, of a batch of this size; the published rates are per 512 images and grow with the batch
+    batch: int = 64  # images per step, of all processes together
+    accumulate: int = 1  # parts of its share that a process works through one after the other; saves memory
+    backbone_lr: float = 1.0  # times lr: the rate of all but the last layer; 0 trains the last layer alone
+    final_lr: float = 1e-5
+    warmup_epochs: float = 5.0
+    schedule: Literal["cosine", "poly"] = "cosine"
+    weight_decay: float = 0.05  # not on norms, biases and meta tokens
+    clip_norm: float | None = None  # largest norm of all gradients together
+    ema_decay: float | None = 0.996  # of the averaged weights that are validated and kept; None: the plain ones
+    validate_every: int = 1  # epochs; a killed run goes on from the last multiple
+    patience: int | None = None  # validations without a better top-1 accuracy after which training stops
+    label_smoothing: float = 0.1
+    mix: MixConfig = field(default_factory=MixConfig)
+    normalise: Literal["data", "imagenet"] = "data"  # by the training images, or as weights from ImageNet expect it
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # the last two mixed; fp16 needs CUDA
+    workers: int = 0  # processes that read images beside the one that trains
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "accumulate", "lr", "validate_every"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"train.{name} must be above 0, got {getattr(self, name)}")
+        for name in ("backbone_lr", "warmup_epochs"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"train.{name} must be 0 or more, got {getattr(self, name)}")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"train.ema_decay must be 0 up to below 1, got {self.ema_decay}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"train.label_smoothing must be 0 up to below 1, got {self.label_smoothing}")
+        if self.warmup_epochs >= self.epochs:
+            raise ConfigError(
+                f"train.warmup_epochs {self.warmup_epochs:g} leaves nothing of {self.epochs} epochs; lower it, "
+                f"e.g. --set train.warmup_epochs={self.epochs / 10:g}"
+            )
+        if self.mix.active and self.batch // self.accumulate % 2:
+            raise ConfigError(
+                f"train.mix pairs images, so a batch must be even, got train.batch {self.batch} in {self.accumulate} parts"
+            )
+
+    def course(self, *, images: int) -> SceneCourse:
+        """The schedule in steps for so many training images; the last batch of an epoch goes on into the next."""
+        epoch = math.ceil(images / self.batch)
+        every = epoch * self.validate_every
+        return SceneCourse(
+            steps=epoch * self.epochs,
+            validate_every=min(every, epoch * self.epochs),
+            batch=self.batch,
+            accumulate=self.accumulate,
+            lr=self.lr,
+            backbone_lr=self.backbone_lr,
+            final_lr=self.final_lr,
+            warmup_steps=round(epoch * self.warmup_epochs),
+            schedule=self.schedule,
+            weight_decay=self.weight_decay,
+            clip_norm=self.clip_norm,
+            ema_decay=self.ema_decay,
+            patience=self.patience,
+            precision=self.precision,
+            workers=self.workers,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SceneExperiment:
+    """Everything a run depends on but the data folder."""
+
+    task: Literal["classification"]
+    model: ModelConfig
+    train: SceneTrainConfig
+    data: SceneDataConfig = field(default_factory=SceneDataConfig)
+    grid: GridConfig = field(default_factory=GridConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"seed must be 0 or more, got {self.seed}")
+        if self.model.shrink != 1:
+            raise ConfigError("model.shrink is for maps of pixels; what a scene classifier sees is set by data.size_px")
