@@ -74,7 +74,7 @@ def map_scene(
     if target.exists() and not config.overwrite:
         raise OutputFailed(f"{target} exists; delete it, choose another folder, or say --overwrite")
     with open_scene(path, bands=config.bands) as scene:
-        _check_contract(scene, card, chosen=config.bands is not None)
+        check_contract(scene, card, chosen=config.bands is not None)
         plan = make_plan(card, scene.grid, config=config)
         need = plan.bytes_needed(bands=len(card.bands), classes=len(card.classes), batch=config.batch)
         log.info(
@@ -151,6 +151,18 @@ def check_targets(paths: Sequence[str | Path], *, out: Path) -> None:
         taken[target] = path
 
 
+def check_contract(scene: Scene, card: Card, *, chosen: bool) -> None:
+    """The scene's bands against the model's; positions given by the user count for more than names, with a warning."""
+    if not chosen:
+        check_bands(scene.bands, card.bands, scene=scene.path)
+        return
+    check_band_values(scene.bands, card.bands, scene=scene.path)
+    pairs = zip(scene.bands.names, card.bands.names, strict=True)
+    told = ", ".join(f"{theirs} as {ours}" for theirs, ours in pairs if theirs.casefold() != ours.casefold())
+    if told and scene.bands.named and card.bands.named:
+        log.warning("%s: taking, as --bands says, %s", scene.path, told)
+
+
 def _write(
     predictor: Predictor,
     scene: Scene,
@@ -171,18 +183,6 @@ def _write(
                 f"{scene.path} holds no valid pixel in these bands: every one is nodata, masked or NaN; map another scene"
             )
     return np.array(writer.counts)
-
-
-def _check_contract(scene: Scene, card: Card, *, chosen: bool) -> None:
-    """The scene's bands against the model's; positions given by the user count for more than names, with a warning."""
-    if not chosen:
-        check_bands(scene.bands, card.bands, scene=scene.path)
-        return
-    check_band_values(scene.bands, card.bands, scene=scene.path)
-    pairs = zip(scene.bands.names, card.bands.names, strict=True)
-    told = ", ".join(f"{theirs} as {ours}" for theirs, ours in pairs if theirs.casefold() != ours.casefold())
-    if told and scene.bands.named and card.bands.named:
-        log.warning("%s: taking, as --bands says, %s", scene.path, told)
 
 
 def _tags(predictor: Predictor, scene: Scene) -> dict[str, str]:
