@@ -1,4 +1,5 @@
 import pytest
+import timm
 import torch
 
 from terralean.errors import ConfigError
@@ -30,6 +31,24 @@ def test_learning_rate_worked(kind, step, expected):
 
 def test_cosine_and_poly_differ_between_the_ends():
     assert factor(30, config(schedule="cosine")) > factor(30, config(schedule="poly"))
+
+
+def test_a_cooldown_stays_at_the_final_rate():
+    cooled = config(cooldown_steps=30)
+    assert [factor(step, cooled) for step in (70, 71, 99)] == pytest.approx([0.1] * 3)
+    assert factor(40, cooled) == pytest.approx(0.55)
+    assert factor(69, cooled) > 0.1
+    with pytest.raises(ConfigError, match=r"warmup_steps 10 with train\.cooldown_steps 90 leaves nothing of 100 steps"):
+        config(cooldown_steps=90)
+
+
+def test_of_a_classifier_all_but_the_last_layer_is_the_backbone():
+    model = timm.create_model("resnet10t", num_classes=5)
+    adamw = optimiser(model, config(backbone_lr=0.5))
+    rates = {id(p): group["lr"] for group in adamw.param_groups for p in group["params"]}
+    fast = {name for name, p in model.named_parameters() if rates[id(p)] == 0.01}
+    assert fast == {"fc.weight", "fc.bias"}
+    assert {rates[id(p)] for name, p in model.named_parameters() if name not in fast} == {0.005}
 
 
 def test_schedule_moves_the_optimiser():

@@ -45,6 +45,7 @@ class TrainConfig:
     backbone_lr: float = 1.0  # times lr: the rate of the backbone's parameters
     final_lr: float = 1e-5
     warmup_steps: int = 50
+    cooldown_steps: int = 0  # at the end, at final_lr
     schedule: Literal["cosine", "poly"] = "cosine"
     weight_decay: float = 0.05  # not on norms, biases and meta tokens
     clip_norm: float | None = 1.0  # largest norm of all gradients together
@@ -60,11 +61,13 @@ class TrainConfig:
                 raise ConfigError(f"train.{name} must be above 0, got {getattr(self, name)}")
         if self.backbone_lr < 0:
             raise ConfigError(f"train.backbone_lr must be 0 or more (a factor of lr), got {self.backbone_lr}")
+        if self.cooldown_steps < 0:
+            raise ConfigError(f"train.cooldown_steps must be 0 or more, got {self.cooldown_steps}")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ConfigError(f"train.ema_decay must be 0 up to below 1, got {self.ema_decay}")
-        if self.warmup_steps >= self.steps:
+        if self.warmup_steps + self.cooldown_steps >= self.steps:
             raise ConfigError(
-                f"train.warmup_steps {self.warmup_steps} leaves nothing of {self.steps} steps; "
+                f"train.warmup_steps {self.warmup_steps} {_with_cooldown(self.cooldown_steps)}leaves nothing of {self.steps} steps; "
                 f"lower it, e.g. --set train.warmup_steps={self.steps // 10}"
             )
 
@@ -133,6 +136,10 @@ class Experiment:
         """How the network is trained; for those who know that it is one."""
         assert self.train is not None
         return self.train
+
+
+def _with_cooldown(steps: int) -> str:
+    return f"with train.cooldown_steps {steps} " if steps else ""
 
 
 def to_yaml(experiment: Any) -> str:

@@ -30,6 +30,8 @@ class Course(Protocol):
     @property
     def warmup_steps(self) -> int: ...  # noqa: D102
     @property
+    def cooldown_steps(self) -> int: ...  # noqa: D102
+    @property
     def schedule(self) -> Literal["cosine", "poly"]: ...  # noqa: D102
     @property
     def weight_decay(self) -> float: ...  # noqa: D102

@@ -39,6 +39,7 @@ class SceneCourse:
     backbone_lr: float
     final_lr: float
     warmup_steps: int
+    cooldown_steps: int
     schedule: Literal["cosine", "poly"]
     weight_decay: float
     clip_norm: float | None
@@ -59,6 +60,7 @@ class SceneTrainConfig:
     backbone_lr: float = 1.0  # times lr: the rate of all but the last layer; 0 trains the last layer alone
     final_lr: float = 1e-5
     warmup_epochs: float = 5.0
+    cooldown_epochs: float = 0.0  # the last of the epochs, at final_lr
     schedule: Literal["cosine", "poly"] = "cosine"
     weight_decay: float = 0.05  # not on norms, biases and meta tokens
     clip_norm: float | None = None  # largest norm of all gradients together
@@ -75,17 +77,17 @@ class SceneTrainConfig:
         for name in ("epochs", "batch", "accumulate", "lr", "validate_every"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"train.{name} must be above 0, got {getattr(self, name)}")
-        for name in ("backbone_lr", "warmup_epochs"):
+        for name in ("backbone_lr", "warmup_epochs", "cooldown_epochs"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"train.{name} must be 0 or more, got {getattr(self, name)}")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ConfigError(f"train.ema_decay must be 0 up to below 1, got {self.ema_decay}")
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"train.label_smoothing must be 0 up to below 1, got {self.label_smoothing}")
-        if self.warmup_epochs >= self.epochs:
+        if self.warmup_epochs + self.cooldown_epochs >= self.epochs:
             raise ConfigError(
-                f"train.warmup_epochs {self.warmup_epochs:g} leaves nothing of {self.epochs} epochs; lower it, "
-                f"e.g. --set train.warmup_epochs={self.epochs / 10:g}"
+                f"train.warmup_epochs {self.warmup_epochs:g} and train.cooldown_epochs {self.cooldown_epochs:g} leave nothing "
+                f"of {self.epochs} epochs; lower them, e.g. --set train.warmup_epochs={self.epochs / 10:g}"
             )
         if self.mix.active and self.batch // self.accumulate % 2:
             raise ConfigError(
@@ -105,6 +107,7 @@ class SceneTrainConfig:
             backbone_lr=self.backbone_lr,
             final_lr=self.final_lr,
             warmup_steps=round(epoch * self.warmup_epochs),
+            cooldown_steps=round(epoch * self.cooldown_epochs),
             schedule=self.schedule,
             weight_decay=self.weight_decay,
             clip_norm=self.clip_norm,

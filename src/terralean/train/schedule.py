@@ -28,7 +28,7 @@ def optimiser(model: nn.Module, config: Course) -> AdamW:
 
 
 def schedule(adamw: AdamW, config: Course) -> LambdaLR:
-    """Per-step learning rate: linear warm-up, then cosine or linear (poly, power 1) down to `final_lr`."""
+    """Per-step learning rate: linear warm-up, cosine or linear (poly, power 1) down to `final_lr`, and there a cooldown."""
     return LambdaLR(adamw, lambda step: factor(step, config))
 
 
@@ -36,7 +36,8 @@ def factor(step: int, config: Course) -> float:
     """Share of `lr` at a step, from 0."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
-    done = min(1.0, (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps))
+    falling = config.steps - config.cooldown_steps - config.warmup_steps
+    done = min(1.0, (step - config.warmup_steps) / max(1, falling))
     left = (1 + math.cos(math.pi * done)) / 2 if config.schedule == "cosine" else 1 - done
     floor = config.final_lr / config.lr
     return floor + (1 - floor) * left
