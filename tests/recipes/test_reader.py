@@ -79,7 +79,7 @@ def test_what_cannot_be_obeyed_is_refused(change, message):
 
 def test_unknown_recipe_names_the_nearest():
     with pytest.raises(UnknownName, match="nearest: lemevit_tiny_light"):
-        recipes.read("lemevit_tiny")
+        recipes.read("lemevit_tiny_ligth")
 
 
 def test_missing_recipe_file(tmp_path):
