@@ -331,6 +331,27 @@ def test_meta_attention_is_what_the_fused_attention_used(scales):
     assert [w.shape[-2:] for w in found] == [(16, 24)] * 3 + [(8, 12)] * 2
 
 
+@pytest.mark.parametrize("build", [LeMeViT, LeMeViTPyramid])
+def test_image_attention_is_the_softmax_over_meta_tokens_that_the_fused_attention_used(build):
+    model, x = nudge(filled(build(TOY))), picture(2, 3, 64, 96)
+    reads = []
+    for stage in model.stages[1:3]:
+        for block in stage:
+            block.attn.register_forward_hook(lambda module, inputs, outputs: reads.append((module, *inputs, outputs[0])))
+    with torch.inference_mode():
+        found = model.image_attention(x)
+        for weights, (module, tokens, meta, update) in zip(found, reads, strict=True):
+            query = module.qkv1(tokens).chunk(3, dim=-1)[0].unflatten(-1, (module.heads, -1)).transpose(1, 2)
+            _, key, value = (t.unflatten(-1, (module.heads, -1)).transpose(1, 2) for t in module.qkv2(meta).chunk(3, dim=-1))
+            scale = math.log(16) / math.log(tokens.shape[1]) / math.sqrt(tokens.shape[-1])
+            expected = (scale * query @ key.mT).softmax(dim=-1)
+            assert relative(weights.flatten(-2).mT, expected) < 1e-5
+            torch.testing.assert_close(weights.sum(dim=2), torch.ones(2, module.heads, *weights.shape[-2:]))
+            read = weights.flatten(-2).mT @ value
+            assert relative(module.proj_x(read.transpose(1, 2).flatten(2)), update) < 1e-5
+    assert [w.shape[-2:] for w in found] == [(16, 24)] * 2 + [(8, 12)] * 2
+
+
 # Configuration
 
 

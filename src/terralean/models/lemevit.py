@@ -12,7 +12,7 @@ Image tokens travel as (B, C, H, W) in channels-last memory, so that (B, N, C) i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, NamedTuple, cast
@@ -132,6 +132,10 @@ class LeMeViT(nn.Module):
         self._run(image, watch=found)
         return found
 
+    def image_attention(self, image: Tensor) -> list[Tensor]:
+        """What the image reads from each meta token, per block of S1 and S2: (B, heads, M, h, w), summing to one over M."""
+        return _watch(self, image, Block.image_attention, first=1)
+
     def get_classifier(self) -> nn.Module:
         """The last layer."""
         return self.head
@@ -204,6 +208,10 @@ class LeMeViTPyramid(nn.Module):
             maps.append(x)
         return [maps[index + 1] for index in self.out_indices]
 
+    def image_attention(self, image: Tensor) -> list[Tensor]:
+        """What the image reads from each meta token, per block of S1 and S2: (B, heads, M, h, w), summing to one over M."""
+        return _watch(self, image, Block.image_attention, first=1)
+
     def no_weight_decay(self) -> set[str]:
         """Names of parameters to leave without weight decay beside the one-dimensional ones."""
         return {"meta_tokens"}
@@ -242,6 +250,12 @@ class Block(nn.Module):
         attention = cast("MetaReadsImage | DualAttention", self.attn)
         weights = attention.meta_weights(self.norm1(self._placed(image)), self.norm1(meta))
         return weights.unflatten(-1, image.shape[-2:])
+
+    def image_attention(self, image: Tensor, meta: Tensor) -> Tensor:
+        """Weights with which the image reads meta tokens, (B, heads, M, H, W); only where it does, in S1 and S2."""
+        attention = cast("DualAttention", self.attn)
+        weights = attention.image_weights(self.norm1(self._placed(image)), self.norm1(meta))
+        return weights.mT.unflatten(-1, image.shape[-2:])
 
     def _placed(self, image: Tensor) -> Tensor:
         return _tokens(image + self.pos_embed(image))
@@ -311,6 +325,12 @@ class DualAttention(nn.Module):
         query2 = query2 * _log_ratio(few=meta, many=image) if self.scales.log_in_meta_reads else query2
         return (self.scale * query2 @ key1.transpose(-1, -2)).softmax(dim=-1)
 
+    def image_weights(self, image: Tensor, meta: Tensor) -> Tensor:
+        """Softmax weights with which the image reads meta tokens, (B, heads, N, M)."""
+        query1, _, _ = _split(self.qkv1(image), parts=3, heads=self.heads)
+        _, key2, _ = _split(self.qkv2(meta), parts=3, heads=self.heads)
+        return (self.scale * query1 @ (key2 * _log_ratio(few=meta, many=image)).transpose(-1, -2)).softmax(dim=-1)
+
     def _read_meta(self, query: Tensor, key: Tensor, value: Tensor, *, ratio: Tensor) -> Tensor:
         # The factor goes on the few keys instead of the many queries: the same products, a thousandth of the work.
         return self.proj_x(_attend(query, key * ratio, value, scale=self.scale))
@@ -378,6 +398,21 @@ def _blocks(stages: nn.ModuleList) -> Iterator[list[Block]]:
 
 def _step(block: nn.Module, image: Tensor, meta: Tensor | None, *, save_memory: bool) -> tuple[Tensor, Tensor | None]:
     return checkpoint(block, image, meta, use_reentrant=False) if save_memory else block(image, meta)
+
+
+def _watch(
+    model: LeMeViT | LeMeViTPyramid, image: Tensor, look: Callable[[Block, Tensor, Tensor], Tensor], *, first: int
+) -> list[Tensor]:
+    """What `look` finds in each block from stage `first` to S2, the last in which image and meta tokens meet."""
+    x, meta = _enter(image, model.meta_tokens)
+    found = []
+    for stage, blocks in enumerate(_blocks(model.stages[:3])):
+        x, meta = model.downsample_layers[stage](x), model.meta_token_downsample[stage](meta)
+        for block in blocks:
+            if stage >= first:
+                found.append(look(block, x, cast(Tensor, meta)))
+            x, meta = block(x, meta)
+    return found
 
 
 def _tokens(image: Tensor) -> Tensor:
