@@ -82,7 +82,7 @@ def test_classes_in_the_default_palette_all_differ():
 @pytest.mark.parametrize(
     ("names", "colours", "message"),
     [
-        ((), (), "1 to 254 classes"),
+        ((), (), "at least one class name, got none"),
         (("a", "a"), ((0, 0, 0), (1, 1, 1)), "must differ"),
         (("a",), (), "as many colours"),
         (("a",), ((0, 0, 256),), "0..255"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from terralean.errors import BandMismatch, ConfigError, LabelError
 
 IGNORE = 255  # the mask value that is neither trained on nor scored, and the nodata value of a class map
-MAX_CLASSES = 254
+MAX_CLASSES = 254  # of a class map or a mask, which hold a byte a pixel
 
 # Ten hues that stay apart under the common colour-vision deficiencies (after Okabe and Ito 2008, extended by lightness).
 PALETTE = (
@@ -75,14 +75,14 @@ class Normalisation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Classes:
-    """The classes of a map: value i is `names[i]`, drawn in `colours[i]`. 255 is no class."""
+    """The classes that a model tells apart: number i is `names[i]`, drawn in `colours[i]`. In a map, 255 is no class."""
 
     names: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]  # red, green, blue, 0..255
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.names) <= MAX_CLASSES:
-            raise LabelError(f"1 to {MAX_CLASSES} classes, got {len(self.names)}")
+        if not self.names:
+            raise LabelError("Classes needs at least one class name, got none")
         if len(set(self.names)) != len(self.names):
             raise LabelError(f"class names must differ, got {', '.join(self.names)}")
         if len(self.colours) != len(self.names):
@@ -98,6 +98,12 @@ class Classes:
     def named(cls, names: Sequence[str]) -> Classes:
         """Classes of these names in the default palette, colour-blind safe for the first ten."""
         return cls(names=tuple(names), colours=tuple(_colour(i) for i in range(len(names))))
+
+
+def check_mappable(classes: Classes, *, where: str) -> None:
+    """Raise LabelError where there are more classes than a pixel of a map or of a mask can name."""
+    if len(classes) > MAX_CLASSES:
+        raise LabelError(f"{where}: 1 to {MAX_CLASSES} classes, a byte a pixel, got {len(classes)}; map fewer")
 
 
 def check_bands(found: Bands, need: Bands, *, scene: str) -> None:

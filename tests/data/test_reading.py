@@ -34,7 +34,7 @@ def pair(write_image):
 def readers(monkeypatch):
     """One that keeps images, one for which every image is too large to keep."""
     keeping, poor = (Reader(classes=CLASSES, coding=PLAIN, config=DataConfig()) for _ in range(2))
-    poor.limit = 1000
+    poor.recent.limit_bytes = 1000
     return keeping, poor
 
 
@@ -59,11 +59,11 @@ def test_decoded_images_stay_within_the_cache(write_image):
     images = [write_image(f"{i}.tif", VALUES + i) for i in range(12)]
     size = VALUES.nbytes + VALUES[0].size
     reader = Reader(classes=CLASSES, coding=PLAIN, config=DataConfig())
-    reader.limit = 5 * size
+    reader.recent.limit_bytes = 5 * size
     for image in images * 2:
         reader.values(image, WINDOWS[1])
-        assert reader._used <= reader.limit
-    assert reader._used == 5 * size
+        assert reader.recent.used_bytes <= reader.recent.limit_bytes
+    assert reader.recent.used_bytes == 5 * size
     assert np.array_equal(reader.values(images[0], WINDOWS[1])[0], VALUES[:, 7:27, 11:24])
 
 

@@ -11,7 +11,7 @@ import rasterio
 from rasterio.crs import CRS
 from rio_cogeo import cog_validate
 
-from terralean.errors import OutputFailed
+from terralean.errors import LabelError, OutputFailed
 from terralean.raster.grid import Grid, Window
 from terralean.raster.scene import open_scene
 from terralean.raster.write import MapWriter, write_scene
@@ -175,6 +175,12 @@ def test_254_classes_fit(tmp_path):
     with rasterio.open(path) as file:
         np.testing.assert_array_equal(file.read(1), values)
         assert file.tags(1)["class_253"] == "class 253"
+
+
+def test_more_classes_than_a_byte_names_are_refused(tmp_path):
+    with pytest.raises(LabelError, match=r"a\.tif: 1 to 254 classes, a byte a pixel, got 255"):
+        save(tmp_path / "a.tif", labels(), classes=Classes.named([f"class {i}" for i in range(255)]))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_same_map_has_the_same_bytes_whatever_the_strips(tmp_path):

@@ -6,7 +6,7 @@ import csv
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast, get_args
@@ -121,26 +121,28 @@ def _from_index(root: Path, config: DataConfig) -> tuple[str, list[Source]]:
     if missing:
         raise DatasetError(f"{path} has no column {' and no '.join(missing)}; it needs path,label and may have split,group")
     gone = [
-        f"row {i} {row[name]!r}" for i, row in enumerate(rows, 2) for name in ("path", "label") if not _there(root, row[name])
+        f"row {i} {row[name]!r}" for i, row in enumerate(rows, 2) for name in ("path", "label") if not is_there(root, row[name])
     ]
     if gone:
         raise DatasetError(f"{path} names files that are not there: {listed(gone)}; paths are relative to {root}")
     twice = [name for name, count in Counter(row["path"] for row in rows).items() if count > 1]
     if twice:
         raise DatasetError(f"{path} has rows with the same image: {listed(twice)}; keep one row for each")
-    splits = _index_splits(path, [row.get("split") or "" for row in rows])
+    splits = index_splits(path, [row.get("split") or "" for row in rows])
     sources = [
         Source(image=str(root / row["path"]), label=str(root / row["label"]), split=split, group=row.get("group") or None)
         for row, split in zip(rows, splits, strict=True)
     ]
-    return f"index.csv with {len(rows)} rows, {_split_words(sources)}", sources
+    return f"index.csv with {len(rows)} rows, {split_words(source.split for source in sources)}", sources
 
 
-def _there(root: Path, name: str | None) -> bool:
+def is_there(root: Path, name: str | None) -> bool:
+    """Whether a row of an index names a file."""
     return bool(name) and (root / cast("str", name)).is_file()
 
 
-def _index_splits(path: Path, names: Sequence[str]) -> list[SplitName | None]:
+def index_splits(path: Path, names: Sequence[str]) -> list[SplitName | None]:
+    """The splits that the rows of an index name, all of them or none. Raises DatasetError naming the rows that do not."""
     if not any(names):
         return [None] * len(names)
     unknown = [f"row {i} {name!r}" for i, name in enumerate(names, 2) if name.lower() not in SPLITS]
@@ -171,32 +173,35 @@ def _folder(root: Path, name: str | None, *, setting: str, usual: re.Pattern[str
     """The folder that the setting names, else the only one that is called as publishers do."""
     if name is not None:
         if not (root / name).is_dir():
-            raise MissingFile(f"{root} has no folder {name}, which {setting} names; it has {listed(_folders(root)) or 'none'}")
+            raise MissingFile(
+                f"{root} has no folder {name}, which {setting} names; it has {listed(folders_in(root)) or 'none'}"
+            )
         return root / name
-    found = [folder for folder in _folders(root) if usual.fullmatch(folder)]
+    found = [folder for folder in folders_in(root) if usual.fullmatch(folder)]
     if len(found) != 1:
-        there = found or _folders(root)
+        there = found or folders_in(root)
         raise DatasetError(
             f"{root} holds {listed(there) or 'no folder'}: say which is meant, --set {setting}={(there or ['FOLDER'])[0]}"
         )
     return root / found[0]
 
 
-def _folders(root: Path) -> list[str]:
+def folders_in(root: Path) -> list[str]:
+    """Names of the folders in a folder, sorted, without hidden ones."""
     return sorted(child.name for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
 
 
 def _is_delivery(root: Path) -> bool:
-    return all(any(usual.fullmatch(name) for name in _folders(root)) for usual in (IMAGES_DELIVERED, LABELS_DELIVERED))
+    return all(any(usual.fullmatch(name) for name in folders_in(root)) for usual in (IMAGES_DELIVERED, LABELS_DELIVERED))
 
 
 def _two_folders(images: Path, masks: Path, name: str, *, group: str | None) -> tuple[str, list[Source]]:
     splits = [child.name for child in sorted(images.iterdir()) if child.is_dir() and child.name.lower() in SPLITS]
     if splits:
         sources = [s for split in splits for s in _pairs(images / split, masks / split, SPLITS[split.lower()])]
-        return f"{name} paired by file name, {len(sources)} pairs, {_split_words(sources)}", sources
+        return f"{name} paired by file name, {len(sources)} pairs, {split_words(source.split for source in sources)}", sources
     sources, how = _pairs_of_any_name(images, masks, group)
-    return f"{name} paired by {how}, {len(sources)} pairs, {_split_words(sources)}", sources
+    return f"{name} paired by {how}, {len(sources)} pairs, {split_words(source.split for source in sources)}", sources
 
 
 def _pairs_of_any_name(images: Path, masks: Path, group: str | None) -> tuple[list[Source], str]:
@@ -204,7 +209,7 @@ def _pairs_of_any_name(images: Path, masks: Path, group: str | None) -> tuple[li
     here, there = _by_stem(images), _by_stem(masks)
     if group is None or here.keys() == there.keys():
         return _pairs(images, masks, None), "file name"
-    mine, theirs = ({_group_of(path.name, group): path for path in found.values()} for found in (here, there))
+    mine, theirs = ({group_of(path.name, group): path for path in found.values()} for found in (here, there))
     if len(mine) < len(here) or len(theirs) < len(there):
         raise DatasetError(
             f"{images} and {masks} do not pair: their files have other names, and data.group {group!r} captures the same in "
@@ -227,7 +232,8 @@ def _split_folders(root: Path, config: DataConfig) -> tuple[str, list[Source]]:
         if not ((folder / "images").is_dir() and _has_masks(folder)):
             raise DatasetError(f"{folder} lacks images/ or masks/ (or labels/), which the other splits have; add them")
         sources += _pairs(folder / "images", _mask_folder(folder), SPLITS[name.lower()])
-    return f"folders {', '.join(names)} with images and masks, {len(sources)} pairs, {_split_words(sources)}", sources
+    how = split_words(source.split for source in sources)
+    return f"folders {', '.join(names)} with images and masks, {len(sources)} pairs, {how}", sources
 
 
 def _pairs(images: Path, masks: Path, split: SplitName | None) -> list[Source]:
@@ -244,7 +250,7 @@ def _pairs(images: Path, masks: Path, split: SplitName | None) -> list[Source]:
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    paths = sorted(path for path in folder.iterdir() if _is_raster(path))
+    paths = sorted(path for path in folder.iterdir() if is_raster(path))
     twice = [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]
     if twice:
         raise DatasetError(f"{folder} has several files named {listed(twice)}; keep one of each name")
@@ -289,12 +295,12 @@ def _one_scene(scene: Path, folder: Path, config: DataConfig) -> tuple[str, list
 
 
 def _scenes_in(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if _is_raster(path) and not _names_labels(path))
+    return sorted(path for path in root.iterdir() if is_raster(path) and not _names_labels(path))
 
 
 def _labels_in(root: Path) -> list[Path]:
     return sorted(
-        path for path in root.iterdir() if (_is_raster(path) or path.suffix.lower() in VECTORS) and _names_labels(path)
+        path for path in root.iterdir() if (is_raster(path) or path.suffix.lower() in VECTORS) and _names_labels(path)
     )
 
 
@@ -302,7 +308,8 @@ def _names_labels(path: Path) -> bool:
     return path.stem == "labels" or path.stem.endswith("_labels")
 
 
-def _is_raster(path: Path) -> bool:
+def is_raster(path: Path) -> bool:
+    """Whether a file is an image, by its name."""
     return path.is_file() and path.suffix.lower() in RASTERS and not path.name.startswith(".")
 
 
@@ -331,10 +338,11 @@ LAYOUTS: tuple[tuple[Callable[[Path], bool], Callable[[Path, DataConfig], tuple[
 def _grouped(source: Source, expression: str | None) -> Source:
     if expression is None:
         return source
-    return replace(source, group=_group_of(Path(source.image).name, expression))
+    return replace(source, group=group_of(Path(source.image).name, expression))
 
 
-def _group_of(name: str, expression: str) -> str:
+def group_of(name: str, expression: str) -> str:
+    """What data.group captures in a file name."""
     if (match := re.search(expression, name)) is None:
         raise DatasetError(f"data.group {expression!r} is not found in the file name {name}; it must fit every image")
     return "/".join(match.groups(default="")) or match.group()
@@ -347,30 +355,32 @@ def _common_bands(sources: Sequence[Source], config: DataConfig) -> Bands:
         with open_scene(source.image, bands=config.bands) as scene:
             bands = scene.bands
         first = first or bands
-        if _differ(bands, first):
+        if bands_differ(bands, first):
             raise BandMismatch(
-                f"images of one dataset must have the same bands, stored alike\n  {sources[0].image}: {_words(first)}\n"
-                f"  {source.image}: {_words(bands)}\nchoose common bands with data.bands, or convert the images"
+                f"images of one dataset must have the same bands, stored alike\n  {sources[0].image}: {bands_words(first)}\n"
+                f"  {source.image}: {bands_words(bands)}\nchoose common bands with data.bands, or convert the images"
             )
     return cast("Bands", first)
 
 
-def _differ(one: Bands, other: Bands) -> bool:
+def bands_differ(one: Bands, other: Bands) -> bool:
     """Names count only where both have some, as in `spec.check_bands`."""
     names = one.named and other.named and one.names != other.names
     stored = [(len(bands), bands.dtype, bands.units, bands.scale) for bands in (one, other)]
     return names or stored[0] != stored[1]
 
 
-def _words(bands: Bands) -> str:
+def bands_words(bands: Bands) -> str:
+    """Bands as errors tell them."""
     return f"{len(bands)} x {bands.dtype} ({', '.join(bands.names)}), {bands.units} in steps of {bands.scale:g}"
 
 
 # words
 
 
-def _split_words(sources: Sequence[Source]) -> str:
-    counts = Counter(source.split for source in sources)
+def split_words(splits: Iterable[SplitName | None]) -> str:
+    """How many images each split is given, as a layout tells it."""
+    counts = Counter(splits)
     if None in counts or not counts:
         return "no split given"
     return "split given: " + ", ".join(f"{counts[name]} {name}" for name in get_args(SplitName) if counts[name])

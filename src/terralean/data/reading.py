@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terralean.data.config import DataConfig
+from terralean.data.recent import Recent
 from terralean.raster.coding import Coding
 from terralean.raster.grid import Grid, Window
 from terralean.raster.labels import read_labels
@@ -28,7 +29,7 @@ class Reader:
         self.classes = classes
         self.coding = coding
         self.config = config
-        self.limit = config.cache_mb * 1_000_000
+        self.recent = Recent(config.cache_mb * 1_000_000)
         self._forget()
 
     def grid(self, image: str) -> Grid:
@@ -40,23 +41,23 @@ class Reader:
     def values(self, image: str, window: Window) -> tuple[NDArray, NDArray[np.bool_]]:
         """Values (C, h, w) as stored and valid (h, w); outside the image 0 and not valid."""
         whole = self.grid(image).window
-        if (kept := self._kept("image", image)) is None:
+        if (kept := self.recent.get(("image", image))) is None:
             scene = self._scene(image)
             size = whole.pixels * (len(scene.bands) * np.dtype(scene.bands.dtype).itemsize + 1)
-            if size * SHARE > self.limit:
+            if size * SHARE > self.recent.limit_bytes:
                 return scene.read(window)
-            kept = self._keep("image", image, scene.read(whole))
+            kept = self.recent.put(("image", image), scene.read(whole))
         values, valid = kept
         return part(values, window, fill=0), part(valid, window, fill=False)
 
     def labels(self, image: str, label: str, window: Window) -> NDArray[np.uint8]:
         """Class values (h, w); 255 where there is no label and outside the image."""
         grid = self.grid(image)
-        if (kept := self._kept("label", label + "\n" + image)) is None:
-            if grid.window.pixels * SHARE > self.limit:
+        if (kept := self.recent.get(("label", label, image))) is None:
+            if grid.window.pixels * SHARE > self.recent.limit_bytes:
                 inside = window.cut(grid.window)
                 return _into(window, inside, self._read_labels(image, label, inside) if inside.pixels else None)
-            kept = self._keep("label", label + "\n" + image, (self._read_labels(image, label, grid.window),))
+            kept = self.recent.put(("label", label, image), (self._read_labels(image, label, grid.window),))
         return part(kept[0], window, fill=IGNORE)
 
     def strips(self, image: str, window: Window) -> Iterator[Window]:
@@ -76,26 +77,12 @@ class Reader:
             self._scenes.popitem(last=False)[1].close()
         return scene
 
-    def _kept(self, kind: str, name: str) -> tuple[NDArray, ...] | None:
-        if (kind, name) in self._cache:
-            self._cache.move_to_end((kind, name))
-        return self._cache.get((kind, name))
-
-    def _keep(self, kind: str, name: str, arrays: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
-        self._cache[kind, name] = arrays
-        self._used += sum(array.nbytes for array in arrays)
-        while self._used > self.limit:
-            self._used -= sum(array.nbytes for array in self._cache.popitem(last=False)[1])
-        return arrays
-
     def _forget(self) -> None:
         self._grids: dict[str, Grid] = {}
         self._scenes: OrderedDict[str, Scene] = OrderedDict()
-        self._cache: OrderedDict[tuple[str, str], tuple[NDArray, ...]] = OrderedDict()
-        self._used = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("classes", "coding", "config", "limit")
+        kept = ("classes", "coding", "config", "recent")
         return {name: self.__dict__[name] for name in kept}  # each process decodes for itself
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from terralean.data.config import DataConfig
 from terralean.data.sample import Sample
 from terralean.data.statistics import Moments, moments_of, no_moments, normalise
 from terralean.errors import BandMismatch, DatasetError, GridMismatch, LabelError
-from terralean.spec import IGNORE, Bands, Classes, Normalisation
+from terralean.spec import IGNORE, Bands, Classes, Normalisation, check_mappable
 
 IMAGE_DIMS = (3, 4)  # (C, H, W), or (T, C, H, W) for change
 
@@ -76,6 +76,7 @@ def from_samples(dataset: Indexed, *, bands: Bands, classes: Classes, queries: S
 
     A dataset with a length is asked for 0 .. length - 1. One that is asked for places needs `queries`: list(sampler).
     """
+    check_mappable(classes, where=type(dataset).__name__)
     if queries is None:
         if not hasattr(dataset, "__len__"):
             raise DatasetError(f"{type(dataset).__name__} has no length; give queries, such as the list of its sampler")

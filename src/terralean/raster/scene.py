@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags, WktVersion
+from rasterio.enums import ColorInterp, MaskFlags, Resampling, WktVersion
 from rasterio.errors import CRSError
 from rasterio.windows import Window as RasterioWindow
 
@@ -133,6 +133,20 @@ def read_preview(scene: Scene, max_px: int) -> tuple[NDArray[Any], NDArray[np.bo
     return _placed(scene, scene.part, height=height, width=width)
 
 
+def read_reduced(scene: Scene, *, height: int, width: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """A whole file on fewer pixels: means over what each covers, values (C, height, width) and valid (height, width).
+
+    Overviews are used, and of a JPEG the coarser of its coefficients, so that a full-size array is never held. A pixel is
+    valid where the pixel in its middle is; what the file marks as nodata or masks is left out of the means.
+    """
+    window, shape = scene.part, (height, width)
+    part = RasterioWindow(window.col, window.row, window.width, window.height)
+    with scene.source.reading(window) as dataset:
+        values = _read_bands(dataset, scene, part, shape, resampling=Resampling.average)
+    valid = _read(scene, window, shape=shape)[1]
+    return values, valid & np.isfinite(values).all(axis=0)
+
+
 def valid_pixels(values: NDArray[Any], *, nodata: Sequence[float | None]) -> NDArray[np.bool_]:
     """(h, w) of values (C, h, w) and a nodata value (or None) per band, by the rule at the top of this file."""
     valid = np.ones(values.shape[1:], dtype=bool)
@@ -190,11 +204,18 @@ def _read(scene: Scene, window: Window, *, shape: tuple[int, int]) -> tuple[NDAr
     return values, valid
 
 
-def _read_bands(dataset: Any, scene: Scene, part: RasterioWindow, shape: tuple[int, int]) -> NDArray[Any]:
-    dtypes = dataset.dtypes
-    if len({dtypes[i - 1] for i in scene.positions}) == 1:
-        return dataset.read(list(scene.positions), window=part, out_shape=(len(scene.positions), *shape))
-    bands = [dataset.read(i, window=part, out_shape=shape) for i in scene.positions]  # one call needs one type
+def _read_bands(
+    dataset: Any,
+    scene: Scene,
+    part: RasterioWindow,
+    shape: tuple[int, int],
+    *,
+    resampling: Resampling = Resampling.nearest,
+) -> NDArray[Any]:
+    dtypes, positions, how = dataset.dtypes, list(scene.positions), {"window": part, "resampling": resampling}
+    if len({dtypes[i - 1] for i in positions}) == 1:
+        return dataset.read(positions, out_shape=(len(positions), *shape), **how)
+    bands = [dataset.read(i, out_shape=shape, **how) for i in positions]  # one call needs one type
     return np.stack([band.astype(scene.bands.dtype) for band in bands])
 
 

@@ -20,7 +20,7 @@ from terralean.raster.cog import CogWriter, Content, failed
 from terralean.raster.grid import Grid, Window
 from terralean.raster.source import GDAL_ERRORS
 from terralean.raster.style import attribute_table, qml
-from terralean.spec import IGNORE, Bands, Classes
+from terralean.spec import IGNORE, Bands, Classes, check_mappable
 
 RGB = ("red", "green", "blue")
 
@@ -33,6 +33,7 @@ class MapWriter:
     """
 
     def __init__(self, path: str | Path, *, grid: Grid, classes: Classes, tags: Mapping[str, str]) -> None:
+        check_mappable(classes, where=str(path))
         self.path = Path(path)
         self._classes = classes
         self._cog = CogWriter(path, grid=grid, content=map_content(classes), tags=tags)
