@@ -331,6 +331,14 @@ def test_meta_attention_is_what_the_fused_attention_used(scales):
     assert [w.shape[-2:] for w in found] == [(16, 24)] * 3 + [(8, 12)] * 2
 
 
+def test_pyramid_has_the_attention_of_the_classifier():
+    classifier, backbone, x = filled(LeMeViT(TOY)), filled(LeMeViTPyramid(TOY)), picture(2, 3, 64, 96)
+    with torch.inference_mode():
+        for name in ("meta_attention", "image_attention"):
+            for ours, theirs in zip(getattr(backbone, name)(x), getattr(classifier, name)(x), strict=True):
+                assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize("build", [LeMeViT, LeMeViTPyramid])
 def test_image_attention_is_the_softmax_over_meta_tokens_that_the_fused_attention_used(build):
     model, x = nudge(filled(build(TOY))), picture(2, 3, 64, 96)

@@ -128,9 +128,7 @@ class LeMeViT(nn.Module):
 
     def meta_attention(self, image: Tensor) -> list[Tensor]:
         """Where each meta token looks, per block of S0..S2: (B, heads, M, h, w), summing to one over h and w."""
-        found: list[Tensor] = []
-        self._run(image, watch=found)
-        return found
+        return _watch(self, image, Block.meta_attention, first=0)
 
     def image_attention(self, image: Tensor) -> list[Tensor]:
         """What the image reads from each meta token, per block of S1 and S2: (B, heads, M, h, w), summing to one over M."""
@@ -156,14 +154,12 @@ class LeMeViT(nn.Module):
         """Trade compute for memory while training."""
         self.grad_checkpointing = enable
 
-    def _run(self, image: Tensor, *, last: int = 3, watch: list[Tensor] | None = None) -> tuple[list[Tensor], Tensor]:
+    def _run(self, image: Tensor, *, last: int = 3) -> tuple[list[Tensor], Tensor]:
         x, meta = _enter(image, self.meta_tokens)
         maps: list[Tensor] = []
         for index, blocks in enumerate(_blocks(self.stages)):
             x, meta = self.downsample_layers[index](x), self.meta_token_downsample[index](meta)
             for block in blocks:
-                if watch is not None and index < 3:  # noqa: PLR2004 - S3 and S4 hold no cross-attention
-                    watch.append(block.meta_attention(x, cast(Tensor, meta)))
                 x, meta = _step(block, x, meta, save_memory=self.grad_checkpointing and self.training)
             if index > 0:
                 maps.append(x)
@@ -207,6 +203,13 @@ class LeMeViTPyramid(nn.Module):
                 x, meta = _step(block, x, meta, save_memory=self.grad_checkpointing and self.training)
             maps.append(x)
         return [maps[index + 1] for index in self.out_indices]
+
+    def meta_attention(self, image: Tensor) -> list[Tensor]:
+        """Where each meta token looks, per block of S0..S2: (B, heads, M, h, w), summing to one over h and w.
+
+        Nobody uses what the last of these blocks would find: its meta tokens are read as they came.
+        """
+        return _watch(self, image, Block.meta_attention, first=0)
 
     def image_attention(self, image: Tensor) -> list[Tensor]:
         """What the image reads from each meta token, per block of S1 and S2: (B, heads, M, h, w), summing to one over M."""
