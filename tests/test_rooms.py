@@ -17,6 +17,7 @@ ALLOWED = {
     "data": {"raster", "boxes"},
     "tasks": {"data", "boxes"},
     "weights": {"models", "adapt"},
+    "adapt": set(),
     "predict": {"weights", "tasks"},
     "train": {"data", "models", "adapt", "weights", "tasks", "predict", "cost"},
     "recipes": {"train", "data"},

@@ -6,8 +6,11 @@ from torch import Tensor, nn
 from terralean.errors import WeightsDoNotFit
 from terralean.models import create, lemevit
 from terralean.models.lemevit import LeMeViT
+from terralean.spec import Bands
 from terralean.weights.layouts import from_mmseg
-from terralean.weights.official import load_pretrained
+from terralean.weights.pretrained import load_pretrained
+
+RGB = Bands(names=("red", "green", "blue"))
 
 # A segmenter's names beside mmsegmentation's, written out one by one for the first of each kind
 HEADS = {
@@ -69,7 +72,7 @@ def test_a_segmentation_checkpoint_of_mmsegmentation_loads_exactly(official, tmp
     model, state = official
     torch.save({"meta": {"epoch": 1}, "state_dict": state}, tmp_path / "iter.pth")
     other, x = segmenter(seed=1), torch.randn(1, 3, 40, 56)
-    assert load_pretrained(other, tmp_path / "iter.pth") == f"all layers of {tmp_path / 'iter.pth'}"
+    assert load_pretrained(other, tmp_path / "iter.pth", bands=RGB) == f"all layers of {tmp_path / 'iter.pth'}"
     with torch.inference_mode():
         assert torch.equal(other(x), model(x))
         assert torch.equal(other.auxiliary(other.backbone(x)), model.auxiliary(model.backbone(x)))
@@ -79,7 +82,7 @@ def test_without_an_auxiliary_head_only_that_is_left_out(official, tmp_path):
     model, state = official
     torch.save(state, tmp_path / "iter.pth")
     other, x = segmenter(auxiliary=False, seed=1), torch.randn(1, 3, 40, 56)
-    load_pretrained(other, tmp_path / "iter.pth")
+    load_pretrained(other, tmp_path / "iter.pth", bands=RGB)
     with torch.inference_mode():
         assert torch.equal(other(x), model(x))
 
@@ -89,7 +92,7 @@ def test_an_auxiliary_head_that_the_file_lacks_is_new(official, tmp_path):
     torch.save({k: v for k, v in state.items() if not k.startswith("auxiliary")}, tmp_path / "iter.pth")
     other, x = segmenter(seed=1), torch.randn(1, 3, 40, 56)
     before = other.auxiliary.convolve.conv.weight.clone()
-    assert load_pretrained(other, tmp_path / "iter.pth").endswith("; the auxiliary head is new")
+    assert load_pretrained(other, tmp_path / "iter.pth", bands=RGB).endswith("; the auxiliary head is new")
     assert torch.equal(other.auxiliary.convolve.conv.weight, before)
     with torch.inference_mode():
         assert torch.equal(other(x), model(x))
@@ -100,7 +103,7 @@ def test_other_classes_leave_the_last_layers_of_both_heads(official, tmp_path):
     torch.save(state, tmp_path / "iter.pth")
     other = segmenter(classes=5, seed=1)
     before = {k: v.clone() for k, v in other.state_dict().items() if ".classify." in k}
-    assert "but the last, whose classes differ" in load_pretrained(other, tmp_path / "iter.pth")
+    assert "but the last, whose classes differ" in load_pretrained(other, tmp_path / "iter.pth", bands=RGB)
     after = other.state_dict()
     assert len(before) == 4
     assert all(torch.equal(after[key], value) for key, value in before.items())
@@ -112,17 +115,17 @@ def test_a_tensor_more_or_less_is_no_fit(official, tmp_path):
     less = {k: v for k, v in state.items() if k != "decode_head.fpn_convs.1.conv.weight"}
     torch.save(less, tmp_path / "less.pth")
     with pytest.raises(WeightsDoNotFit, match=r"missing: head\.smooth\.1\.conv\.weight"):
-        load_pretrained(segmenter(), tmp_path / "less.pth")
+        load_pretrained(segmenter(), tmp_path / "less.pth", bands=RGB)
     torch.save(state | {"decode_head.fpn_convs.3.conv.weight": torch.zeros(1)}, tmp_path / "more.pth")
     with pytest.raises(WeightsDoNotFit, match=r"left over: .*head\.smooth\.3\.conv\.weight"):
-        load_pretrained(segmenter(), tmp_path / "more.pth")
+        load_pretrained(segmenter(), tmp_path / "more.pth", bands=RGB)
 
 
 def test_classifier_of_the_authors_fills_the_backbone_of_a_upernet(tmp_path):
     classifier = LeMeViT(lemevit.tiny(classes=7)).eval()
     torch.save(classifier.state_dict(), tmp_path / "file.pth")
     model, x = segmenter(), torch.randn(1, 3, 40, 56)
-    assert load_pretrained(model, tmp_path / "file.pth") == f"the backbone of {tmp_path / 'file.pth'}"
+    assert load_pretrained(model, tmp_path / "file.pth", bands=RGB) == f"the backbone of {tmp_path / 'file.pth'}"
     with torch.inference_mode():
         for found, expected in zip(model.backbone(x), classifier.pyramid(x), strict=True):
             torch.testing.assert_close(found, expected)
@@ -133,7 +136,7 @@ def test_classifiers_of_timm_fill_the_backbone(name, tmp_path):
     classifier = timm.create_model(name, num_classes=7)
     torch.save(classifier.state_dict() | {"relative_position_index": torch.zeros(2)}, tmp_path / "file.pth")
     model = create("light", bands=3, classes=2, width=8, backbone=name)
-    assert load_pretrained(model, tmp_path / "file.pth") == f"the backbone of {tmp_path / 'file.pth'}"
+    assert load_pretrained(model, tmp_path / "file.pth", bands=RGB) == f"the backbone of {tmp_path / 'file.pth'}"
     theirs = {name.replace(".", "_"): tensor for name, tensor in classifier.state_dict().items()}
     body = model.backbone.body.state_dict()
     assert all(torch.equal(theirs[key.removeprefix("model.").replace(".", "_")], tensor) for key, tensor in body.items())
@@ -144,19 +147,19 @@ def test_other_segmenters_on_timm_take_its_classifiers_too(name, backbone, tmp_p
     classifier = timm.create_model(backbone, num_classes=7)
     torch.save(classifier.state_dict(), tmp_path / "file.pth")
     model = create(name, bands=3, classes=2)
-    assert load_pretrained(model, tmp_path / "file.pth") == f"the backbone of {tmp_path / 'file.pth'}"
+    assert load_pretrained(model, tmp_path / "file.pth", bands=RGB) == f"the backbone of {tmp_path / 'file.pth'}"
     assert torch.equal(model.backbone.layer4[1].conv2.weight, classifier.layer4[1].conv2.weight)
 
 
 def test_a_file_of_another_backbone_is_no_fit(tmp_path):
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "file.pth")
     with pytest.raises(WeightsDoNotFit, match=r"missing: layer1\.2\.bn1\.bias"):
-        load_pretrained(create("light", bands=3, classes=2, width=8, backbone="resnet34"), tmp_path / "file.pth")
+        load_pretrained(create("light", bands=3, classes=2, width=8, backbone="resnet34"), tmp_path / "file.pth", bands=RGB)
     with pytest.raises(WeightsDoNotFit, match="no LeMeViT checkpoint"):
-        load_pretrained(segmenter(), tmp_path / "file.pth")
+        load_pretrained(segmenter(), tmp_path / "file.pth", bands=RGB)
 
 
 def test_a_backbone_cannot_fill_a_model_that_is_none(tmp_path):
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "file.pth")
     with pytest.raises(WeightsDoNotFit, match="holds no Linear, and backbones alone cannot be given to one"):
-        load_pretrained(nn.Linear(2, 2), tmp_path / "file.pth")
+        load_pretrained(nn.Linear(2, 2), tmp_path / "file.pth", bands=RGB)

@@ -22,6 +22,7 @@ class ModelConfig:
     name: str
     shrink: int = 1  # the network sees means over squares of so many pixels: at 2 a fourth of the work, and twice the view
     weights: str | None = None  # a run folder, .safetensors or .pth to start from; None: random
+    averaged: bool = False  # start from the averaged weights of a file that holds both these and the plain ones
     sizes: dict[str, bool | int | float | str] = field(default_factory=dict)  # keyword arguments of the model's function
 
 

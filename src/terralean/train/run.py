@@ -41,7 +41,7 @@ from terralean.weights.card import NAME as CARD
 from terralean.weights.card import Card, Training, read_card, seed_folders, write_card
 from terralean.weights.checkpoint import NAME as WEIGHTS
 from terralean.weights.checkpoint import save_weights
-from terralean.weights.official import load_pretrained
+from terralean.weights.pretrained import load_pretrained
 
 log = logging.getLogger(__name__)
 
@@ -238,7 +238,8 @@ def _module(experiment: AnyExperiment, material: Material, course: Course, proce
     torch.manual_seed(experiment.seed)
     model = create(experiment.model.name, bands=len(material.bands), classes=len(material.classes), **experiment.model.sizes)
     if experiment.model.weights is not None:
-        log.info("starting from %s", load_pretrained(model, Path(experiment.model.weights)))
+        start = Path(experiment.model.weights)
+        log.info("starting from %s", load_pretrained(model, start, bands=material.bands, averaged=experiment.model.averaged))
     if processes.count > 1:
         model = synchronise(model, device=processes.device)
     optimiser(model, course)  # so that a setting which does not fit the model leaves no run behind

@@ -15,25 +15,30 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from terralean.errors import MissingFile, WeightsDoNotFit
 from terralean.models.lemevit import LeMeViT, LeMeViTConfig, LeMeViTPyramid
 from terralean.weights.checkpoint import NAME, load_exactly
-from terralean.weights.layouts import from_mmseg, from_timm, timm_body
 
 RENAMED = {"prototypes": "meta_tokens", "prototype_downsample": "meta_token_downsample"}
-AUXILIARY = "auxiliary."  # the head that only training has
+# What a change network of the authors' holds beside its backbone.
+CHANGE_HEAD = ("conv_pred.", "conv_a.", "pos_embedding", "classifier.", "transformer.", "transformer_decoder.")
+AVERAGED = "state_dict_ema"
+HELD_UNDER = ("state_dict", "model", AVERAGED)
 DEAD_IN_DENSE = re.compile(r"(norm|norm_c|head|meta_token_downsample\.[34])\.")  # after S2 no map hears of meta tokens
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint by their bare names: ours (a run folder or .safetensors) or a PyTorch file of the authors'."""
+def read_state(path: Path, *, averaged: bool = False) -> dict[str, Tensor]:
+    """Tensors of a checkpoint by their bare names: ours (a run folder or .safetensors) or a PyTorch file of the authors'.
+
+    Where a trainer's file holds both, these are its plain weights, or those averaged over training if asked.
+    """
     path = path / NAME if path.is_dir() else path
     if not path.is_file():
         raise MissingFile(f"no checkpoint at {path}; give a run folder, a .safetensors or a .pth file")
     raw = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    return {_bare(name): tensor for name, tensor in _unwrap(raw, path=path).items()}
+    return {_bare(name): tensor for name, tensor in _unwrap(raw, path=path, averaged=averaged).items()}
 
 
 def lemevit_config(state: Mapping[str, Tensor], *, source: str) -> LeMeViTConfig:
@@ -61,66 +66,8 @@ def load_lemevit_pyramid(path: Path) -> LeMeViTPyramid:
     """The backbone of the authors' checkpoint for dense prediction; what only the classifier used is dropped."""
     state = read_state(path)
     model = LeMeViTPyramid(lemevit_config(state, source=str(path)))
-    load_exactly(model, _dense(state, depth=model.config.depths[2]), source=str(path))
+    load_exactly(model, dense(state, depth=model.config.depths[2]), source=str(path))
     return model.eval()
-
-
-def load_pretrained(model: nn.Module, path: Path) -> str:
-    """Fill a segmenter from a backbone's or a whole segmenter's checkpoint, and say in words what was taken.
-
-    Backbones: LeMeViT's authors' files and timm's classifiers. Segmenters: ours, and UPerNet as mmsegmentation writes it. One
-    of other classes gives all but its last layers, one without an auxiliary head leaves the model's as it is. Raises
-    WeightsDoNotFit where anything else differs.
-    """
-    state = from_mmseg(read_state(path))
-    own = model.state_dict()
-    if any(name in own and not name.startswith("backbone.") for name in state):
-        return _load_whole(model, state, path=path)
-    backbone = getattr(model, "backbone", model)
-    if isinstance(backbone, LeMeViTPyramid):
-        load_exactly(backbone, _dense_of_size(state, backbone, path=path), source=str(path))
-    elif (body := timm_body(backbone)) is not None:
-        load_exactly(body, from_timm(state, body=body), source=str(path))
-    else:
-        raise WeightsDoNotFit(
-            f"{path} holds no {type(model).__name__}, and backbones alone cannot be given to one; train it anew"
-        )
-    return f"the backbone of {path}"
-
-
-def _load_whole(model: nn.Module, state: Mapping[str, Tensor], *, path: Path) -> str:
-    own, words = model.state_dict(), f"all layers of {path}"
-    heads = {name: tensor for name, tensor in state.items() if name in own or name.startswith(("head.", AUXILIARY))}
-    body = {name: tensor for name, tensor in state.items() if name not in heads}
-    if isinstance(backbone := getattr(model, "backbone", None), LeMeViTPyramid):
-        body = _dense_of_size(body, backbone, path=path)
-    fresh = tuple(name for name in heads if _of_other_classes(name, heads[name], own.get(name)))
-    if fresh:
-        words += " but the last, whose classes differ"
-    wanted, given = (any(name.startswith(AUXILIARY) for name in names) for names in (own, heads))
-    if wanted and not given:
-        fresh, words = (*fresh, AUXILIARY), f"{words}; the auxiliary head is new"
-    dropped = fresh if wanted else (*fresh, AUXILIARY)
-    kept = {name: tensor for name, tensor in heads.items() if not name.startswith(dropped)}
-    load_exactly(model, kept | {f"backbone.{k}": v for k, v in body.items()}, source=str(path), fresh=fresh)
-    return words
-
-
-def _of_other_classes(name: str, theirs: Tensor, ours: Tensor | None) -> bool:
-    """Whether it is a tensor of a last layer and only the number of classes differs."""
-    last = "classify" in name.split(".")
-    return last and ours is not None and theirs.shape[0] != ours.shape[0] and theirs.shape[1:] == ours.shape[1:]
-
-
-def _dense_of_size(state: Mapping[str, Tensor], backbone: LeMeViTPyramid, *, path: Path) -> dict[str, Tensor]:
-    """The tensors of a LeMeViT that dense prediction uses, if it is of the backbone's size."""
-    found = lemevit_config(state, source=str(path))
-    if found.depths != backbone.config.depths or found.dims != backbone.config.dims:
-        raise WeightsDoNotFit(
-            f"{path} holds a LeMeViT with depths {found.depths} and dims {found.dims}, the model has "
-            f"{backbone.config.depths} and {backbone.config.dims}; choose the model of that size"
-        )
-    return _dense(state, depth=found.depths[2])
 
 
 def _read_pickle(path: Path) -> Any:
@@ -132,11 +79,12 @@ def _read_pickle(path: Path) -> Any:
         ) from error
 
 
-def _unwrap(raw: Any, *, path: Path) -> dict[str, Tensor]:
-    for key in ("state_dict", "model", "state_dict_ema"):
-        if isinstance(raw, Mapping) and isinstance(raw.get(key), Mapping):
-            raw = raw[key]
-            break
+def _unwrap(raw: Any, *, path: Path, averaged: bool) -> dict[str, Tensor]:
+    held = [key for key in HELD_UNDER if isinstance(raw, Mapping) and isinstance(raw.get(key), Mapping)]
+    if averaged and AVERAGED not in held:
+        raise WeightsDoNotFit(f"{path} holds no averaged weights ({AVERAGED}); leave model.averaged out")
+    if held:
+        raw = raw[AVERAGED if averaged else held[0]]
     if not isinstance(raw, Mapping) or not all(isinstance(v, Tensor) for v in raw.values()):
         raise WeightsDoNotFit(f"{path} holds no state dict; expected tensors by name, perhaps under 'state_dict' or 'model'")
     return dict(raw)
@@ -153,6 +101,7 @@ def _five(values: list[int]) -> tuple[int, int, int, int, int]:
     return s0, s1, s2, s3, s4
 
 
-def _dense(state: Mapping[str, Tensor], *, depth: int) -> dict[str, Tensor]:
-    dropped = ("extra_norms.", f"stages.2.{depth - 1}.attn.proj_c.", "decode_head.", "auxiliary_head.")
+def dense(state: Mapping[str, Tensor], *, depth: int) -> dict[str, Tensor]:
+    """What dense prediction uses of a LeMeViT with `depth` blocks in S2, whatever network it was part of."""
+    dropped = ("extra_norms.", f"stages.2.{depth - 1}.attn.proj_c.", "decode_head.", "auxiliary_head.", *CHANGE_HEAD)
     return {k: v for k, v in state.items() if not DEAD_IN_DENSE.match(k) and not k.startswith(dropped)}

@@ -1,0 +1,1 @@
+"""Trained networks made to fit: to other bands."""
