@@ -37,6 +37,13 @@ def enlarge(scores: Tensor, *, shrink: int, height: int, width: int) -> Tensor:
     return F.interpolate(scores, scale_factor=shrink, mode="bilinear", align_corners=False)[..., :height, :width]
 
 
+def resized(seen: Tensor, *, side_px: int) -> Tensor:
+    """seen (B, C, H, W) -> (B, C, S, S), bicubic, with antialiasing where it gets smaller."""
+    if seen.shape[-2:] == (side_px, side_px):
+        return seen
+    return F.interpolate(seen, size=(side_px, side_px), mode="bicubic", antialias=True, align_corners=False)
+
+
 def shrunk_mask(mask: Tensor, *, shrink: int) -> Tensor:
     """mask (B, H, W) -> (B, H / shrink, W / shrink): the class in the middle of each square.
 

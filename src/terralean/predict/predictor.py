@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from terralean.errors import ConfigError
-from terralean.predict.normalise import Normalise, enlarge
+from terralean.predict.normalise import Normalise, enlarge, resized
 from terralean.weights.card import Card
 from terralean.weights.checkpoint import load_checkpoint
 
@@ -39,6 +39,16 @@ class Predictor:
         scores = self.model(seen.to(DTYPES[self.precision])).float()
         height, width = image.shape[-2:]
         return enlarge(scores, shrink=self.card.shrink, height=height, width=width).softmax(dim=1).cpu()
+
+    @torch.inference_mode()
+    def recognise(self, image: Tensor, valid: Tensor) -> Tensor:
+        """image (B, C, H, W) in the units of the card's bands, valid (B, H, W) -> probabilities of whole images (B, K).
+
+        Images are resized to what the network was trained to see. They are float32 on the CPU.
+        """
+        seen = self.normalise(image.to(self.device, torch.float32), valid.to(self.device))
+        seen = resized(seen, side_px=self.card.seen_px or seen.shape[-1])
+        return self.model(seen.to(DTYPES[self.precision])).float().softmax(dim=1).cpu()
 
 
 def load(run: str | Path, *, device: str | None = None, precision: Precision = "fp32") -> Predictor:
