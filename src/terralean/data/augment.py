@@ -61,7 +61,7 @@ def resize(sample: Sample, *, height: int, width: int) -> Sample:
         return sample
     valid = sample["valid"]
     image = _bilinear(sample["image"], height=height, width=width)
-    to = _nearest(valid, height=height, width=width)
+    to = nearest(valid, height=height, width=width)
     if not valid.all():
         # A pixel whose nearest source is valid has at least a quarter of its bilinear weight there: nothing is divided by 0.
         weight = _bilinear(valid.float()[None], height=height, width=width)
@@ -69,7 +69,7 @@ def resize(sample: Sample, *, height: int, width: int) -> Sample:
     out = sample.copy()
     out["image"], out["valid"] = image, to
     if "mask" in sample:
-        out["mask"] = _nearest(sample["mask"], height=height, width=width)
+        out["mask"] = nearest(sample["mask"], height=height, width=width)
     return out
 
 
@@ -126,8 +126,8 @@ def _bilinear(x: Tensor, *, height: int, width: int) -> Tensor:
     return F.interpolate(flat, (height, width), mode="bilinear").reshape(*x.shape[:-2], height, width)
 
 
-def _nearest(x: Tensor, *, height: int, width: int) -> Tensor:
-    """x (H, W) of any type."""
+def nearest(x: Tensor, *, height: int, width: int) -> Tensor:
+    """x (H, W) of any type -> (height, width): each pixel as the one in the middle of what it covers."""
     rows = ((torch.arange(height) + 0.5) * (x.shape[0] / height)).long().clamp_max(x.shape[0] - 1)
     cols = ((torch.arange(width) + 0.5) * (x.shape[1] / width)).long().clamp_max(x.shape[1] - 1)
     return x.index_select(0, rows).index_select(1, cols)

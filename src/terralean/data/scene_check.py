@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import hashlib
+import logging
+import os
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from terralean.data.index import bands_differ, bands_words
+from terralean.data.reading import STRIP_PX
 from terralean.data.scene_config import SceneDataConfig
-from terralean.data.scene_index import SceneDataset
+from terralean.data.scene_index import SceneDataset, SceneImage
+from terralean.data.scene_picture import GREY, RGB, SMALL_BYTES, read_picture
+from terralean.data.words import SHOWN, listed
+from terralean.errors import BandMismatch, LabelError, SizeError, TerraleanError, UnreadableScene
+from terralean.raster.grid import Window
+from terralean.raster.scene import describe
+from terralean.spec import Bands
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 1024  # images between two words on progress
+THREADS = 8  # at most; decoding lets other threads run, and waits for disks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +53,17 @@ class Checked:
     @property
     def side_px(self) -> int:
         """Median of the images' shorter sides."""
-        raise NotImplementedError
+        return round(statistics.median(min(seen.height, seen.width) for seen in self.seen.values()))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Look:
+    """What came of opening a file."""
+
+    image: SceneImage
+    seen: Seen | None = None
+    bands: Bands | None = None
+    fault: TerraleanError | None = None
 
 
 def check_images(
@@ -37,7 +71,156 @@ def check_images(
 ) -> Checked:
     """Open and decode each image. `progress` is told how many of how many are done.
 
-    Raises UnreadableScene or SizeError naming all that cannot be used, unless the config says to leave them out, and
+    Raises UnreadableScene or SizeError naming those that cannot be used, unless the config says to leave them out, and
     BandMismatch where images differ in bands or type.
     """
-    raise NotImplementedError
+    looks = []
+    for look in _look_at_all(dataset.images, config):
+        looks.append(look)
+        if progress is not None and (len(looks) % AT_ONCE == 0 or len(looks) == len(dataset.images)):
+            progress(len(looks), len(dataset.images))
+    _stop_or_leave_out([look for look in looks if look.fault is not None], dataset, config)
+    good = [look for look in looks if look.fault is None]
+    images = tuple(look.image for look in good)
+    _check_classes_left(dataset, images)
+    bands = _one_kind(dataset, [(look.image.path, look.bands) for look in good if look.bands is not None])
+    seen = {look.image.path: look.seen for look in good if look.seen is not None}
+    _tell_contradictions(dataset, images, seen)
+    return Checked(
+        dataset=replace(dataset, images=images, bands=bands),
+        left_out=tuple(look.image.path for look in looks if look.fault is not None),
+        seen=seen,
+    )
+
+
+# One image.
+
+
+def _look_at_all(images: Sequence[SceneImage], config: SceneDataConfig) -> Iterator[_Look]:
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(images), AT_ONCE):
+            yield from pool.map(lambda image: _look(image, config), images[start : start + AT_ONCE])
+
+
+def _look(image: SceneImage, config: SceneDataConfig) -> _Look:
+    try:
+        seen, bands = _decode(image.path, config)
+    except (UnreadableScene, SizeError, BandMismatch) as error:
+        return _Look(image=image, fault=error)
+    return _Look(image=image, seen=seen, bands=bands)
+
+
+def _decode(path: str, config: SceneDataConfig) -> tuple[Seen, Bands]:
+    """Raises SizeError for what is too thin, UnreadableScene for what breaks off or has no valid pixel."""
+    small = Path(path).stat().st_size <= SMALL_BYTES
+    bands, height, width, pieces = _whole(path, config) if small else _streamed(path, config)
+    if min(height, width) < config.least_px:
+        raise SizeError(
+            f"{path} is {width} x {height} px (width, height); expected {config.least_px} px or more along both (data.least_px)"
+        )
+    digest, any_valid = hashlib.blake2b(f"{height} {width} {len(bands)} {bands.dtype}".encode(), digest_size=16), False
+    for values, valid in pieces:
+        digest.update(np.ascontiguousarray(values).tobytes())
+        digest.update(np.packbits(valid).tobytes())
+        any_valid = any_valid or bool(valid.any())
+    if not any_valid:
+        raise UnreadableScene(f"{path} has no valid pixel: all are nodata, masked or transparent; expected an image")
+    return Seen(height=height, width=width, digest=digest.hexdigest()), bands
+
+
+_Pieces = Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]
+
+
+def _whole(path: str, config: SceneDataConfig) -> tuple[Bands, int, int, _Pieces]:
+    picture = read_picture(path, config=config)
+    height, width = picture.valid.shape
+    return picture.bands, height, width, ((picture.values[:, r], picture.valid[r]) for r in _rows(height, width))
+
+
+def _streamed(path: str, config: SceneDataConfig) -> tuple[Bands, int, int, _Pieces]:
+    """All pixels of a large file as they are stored, some millions at a time."""
+    bands = read_picture(path, config=config, keep_px=config.least_px).bands
+    with describe(path, expected="an image") as scene:
+        height, width = scene.grid.height, scene.grid.width
+
+    def pieces() -> _Pieces:
+        with scene:
+            for rows in _rows(height, width):
+                yield scene.read(Window(row=rows.start, col=0, height=rows.stop - rows.start, width=width))
+
+    return bands, height, width, pieces()
+
+
+def _rows(height: int, width: int) -> Iterator[slice]:
+    step = max(1, STRIP_PX // width)
+    return (slice(row, min(row + step, height)) for row in range(0, height, step))
+
+
+# All images.
+
+
+def _stop_or_leave_out(faulty: Sequence[_Look], dataset: SceneDataset, config: SceneDataConfig) -> None:
+    odd = [look.fault for look in faulty if isinstance(look.fault, BandMismatch)]
+    if odd:
+        raise BandMismatch(_several(odd, dataset))
+    faults = [look.fault for look in faulty if look.fault is not None]
+    if not faults:
+        return
+    if config.unreadable == "skip" and len(faults) < len(dataset.images):
+        log.warning("%s\nThey are left out (data.unreadable is skip).", _several(faults, dataset))
+        return
+    kind = SizeError if all(isinstance(fault, SizeError) for fault in faults) else UnreadableScene
+    raise kind(f"{_several(faults, dataset)}\nMend or remove them, or go on without them: --set data.unreadable=skip")
+
+
+def _several(faults: Sequence[TerraleanError], dataset: SceneDataset) -> str:
+    told = "".join(f"\n  {fault}" for fault in faults[:SHOWN])
+    more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+    return f"{dataset.root}: {len(faults)} of {len(dataset.images)} images cannot be used:{told}{more}"
+
+
+def _check_classes_left(dataset: SceneDataset, images: Sequence[SceneImage]) -> None:
+    before, left = ({image.label for image in each} for each in (dataset.images, images))
+    if lost := sorted(before - left):
+        raise LabelError(
+            f"{dataset.root}: without the images that cannot be used there is none of "
+            f"{listed([dataset.classes.names[label] for label in lost])}; mend some, or take the class out"
+        )
+
+
+def _one_kind(dataset: SceneDataset, found: Sequence[tuple[str, Bands]]) -> Bands:
+    """The bands of all images. Raises BandMismatch naming those that differ from the most."""
+    counts = Counter(bands for _, bands in found)
+    usual = counts.most_common(1)[0][0]
+    odd = defaultdict(list)
+    for path, bands in found:
+        if bands != usual and bands_differ(bands, usual):
+            odd[bands].append(str(Path(path).relative_to(dataset.root) if Path(path).is_relative_to(dataset.root) else path))
+    if not odd:
+        return dataset.bands if dataset.bands in counts else usual
+    told = "".join(f"\n  {bands_words(bands)}: {len(paths)} images, {listed(paths)}" for bands, paths in odd.items())
+    grey = {usual, *odd} == {GREY, RGB}
+    raise BandMismatch(
+        f"{dataset.root}: images of one dataset must be of one kind\n  {bands_words(usual)}: {counts[usual]} images{told}\n"
+        + ("read grey ones as colour with --set data.colour=rgb, or convert them" if grey else "convert or remove the odd ones")
+        + ("" if grey else ", or choose common bands with data.bands")
+    )
+
+
+def _tell_contradictions(dataset: SceneDataset, images: Sequence[SceneImage], seen: Mapping[str, Seen]) -> None:
+    """Warn of the very same pixels under two classes."""
+    first: dict[str, SceneImage] = {}
+    pairs = [
+        (image, other) for image in images if (other := first.setdefault(seen[image.path].digest, image)).label != image.label
+    ]
+    if pairs:
+        image, other = pairs[0]
+        log.warning(
+            "%s: %d images repeat one of another class, %s (%s) and %s (%s) for one; one of the two labels is wrong",
+            dataset.root,
+            len(pairs),
+            image.path,
+            dataset.classes.names[image.label],
+            other.path,
+            dataset.classes.names[other.label],
+        )

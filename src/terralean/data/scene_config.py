@@ -83,6 +83,7 @@ class SceneDataConfig:
     size_px: int = 224  # side of the square that the network sees
     resize_px: int = 256  # shorter side to which an image is resized before the centre of it is judged
     views: Literal["centre", "many"] = "centre"  # what is judged of an image: its centre, or a grid of crops that covers it
+    most_views: int = 24  # of an image, where many are judged
     cache_mb: int = 512  # decoded images kept, in each worker process
     split: SceneSplitConfig = field(default_factory=SceneSplitConfig)
     augment: SceneAugmentConfig = field(default_factory=SceneAugmentConfig)
@@ -90,7 +91,7 @@ class SceneDataConfig:
     def __post_init__(self) -> None:
         if self.bands is not None and (not self.bands or min(self.bands) < 1 or len(set(self.bands)) != len(self.bands)):
             raise ConfigError(f"data.bands are different positions from 1, got {list(self.bands)}")
-        check_above_zero(self, "data", ("least_px", "size_px", "cache_mb"))
+        check_above_zero(self, "data", ("least_px", "size_px", "most_views", "cache_mb"))
         if self.resize_px < self.size_px:
             raise ConfigError(
                 f"data.resize_px {self.resize_px} is less than data.size_px {self.size_px}, what is cut from its centre; "

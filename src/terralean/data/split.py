@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -226,7 +226,7 @@ def _given(task: _Task) -> Cut:
 
 
 def _groups_told(task: _Task) -> str:
-    return _tally(split for split, _ in {(source.split, source.group) for source in task.sources})
+    return tally(split for split, _ in {(source.split, source.group) for source in task.sources})
 
 
 def _groups_suffice(task: _Task) -> bool:
@@ -241,7 +241,7 @@ def _groups(task: _Task) -> Cut:
     dealt = dict(zip(keys, deal(counts, shares=task.shares, rng=task.rng), strict=True))
     regions = [_whole(source, task, NAMES[dealt[_key(source)]]) for source in task.sources]
     kind = "groups" if any(source.group for source in task.sources) else "images"
-    return regions, f"whole {kind}: {_tally(NAMES[i] for i in dealt.values())}"
+    return regions, f"whole {kind}: {tally(NAMES[i] for i in dealt.values())}"
 
 
 def _blocks(task: _Task) -> Cut:
@@ -306,7 +306,7 @@ def _cut(
         mine = dealt[starts[n] : starts[n + 1]]
         for i, part in placement.items():
             regions += _regions(task.sources[i], part, mine.reshape(on.shape), seen[i], prefix=f"block {n}")
-    return regions, f"{len(labelled)} with labels, {_tally(NAMES[i] for i in dealt[labelled])}"
+    return regions, f"{len(labelled)} with labels, {tally(NAMES[i] for i in dealt[labelled])}"
 
 
 def _regions(source: Source, part: Cells, dealt: NDArray[np.int64], seen: NDArray[np.int64], *, prefix: str) -> list[Region]:
@@ -358,8 +358,9 @@ def _count_cells(source: Source, part: Cells, reader: Reader) -> list[tuple[slic
 # Words.
 
 
-def _tally(names: object) -> str:
-    counts = Counter(names)  # type: ignore[call-overload]
+def tally(names: Iterable[str | None]) -> str:
+    """How many there are of each split."""
+    counts = Counter(names)
     return ", ".join(f"{counts[name]} {name}" for name in NAMES if counts[name])
 
 
@@ -398,15 +399,16 @@ def _empty(dataset: Dataset, name: str, method: SplitRule, words: str) -> str:
 def _plain(region: Region, root: Path) -> dict[str, object]:
     w = region.window
     return {
-        "image": _relative(region.image, root),
-        "label": _relative(region.label, root),
+        "image": relative(region.image, root),
+        "label": relative(region.label, root),
         "window": [w.row, w.col, w.height, w.width],
         "split": region.split,
         "group": region.group,
     }
 
 
-def _relative(path: str, root: Path) -> str:
+def relative(path: str, root: Path) -> str:
+    """A path as split.json has it: from the data root where it lies under that."""
     return Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else str(Path(path).resolve())
 
 
