@@ -77,13 +77,18 @@ def from_samples(dataset: Indexed, *, bands: Bands, classes: Classes, queries: S
     A dataset with a length is asked for 0 .. length - 1. One that is asked for places needs `queries`: list(sampler).
     """
     check_mappable(classes, where=type(dataset).__name__)
+    return Samples(dataset, bands=bands, classes=classes, queries=queries_of(dataset, queries))
+
+
+def queries_of(dataset: Indexed, queries: Sequence[Any] | None) -> Sequence[Any]:
+    """What a dataset is asked for: the queries given, else 0 .. length - 1. Raises DatasetError where that is nothing."""
     if queries is None:
         if not hasattr(dataset, "__len__"):
             raise DatasetError(f"{type(dataset).__name__} has no length; give queries, such as the list of its sampler")
         queries = range(len(cast("Sized", dataset)))
     if len(queries) == 0:
         raise DatasetError(f"{type(dataset).__name__} is empty; it must yield at least one sample")
-    return Samples(dataset, bands=bands, classes=classes, queries=queries)
+    return queries
 
 
 def measure_samples(samples: Samples) -> tuple[Normalisation, tuple[int, ...]]:
@@ -121,7 +126,7 @@ def check_sample(sample: Mapping[str, Any], *, bands: Bands, classes: Classes, n
 
 
 def _image(sample: Mapping[str, Any], bands: Bands, name: str) -> Tensor:
-    image = torch.as_tensor(_entry(sample, "image", name))
+    image = torch.as_tensor(entry(sample, "image", name, needed="image and mask"))
     if image.ndim not in IMAGE_DIMS:
         raise DatasetError(f"{name}: image must be (bands, height, width), got {tuple(image.shape)}")
     if image.shape[-3] != len(bands):
@@ -133,7 +138,7 @@ def _image(sample: Mapping[str, Any], bands: Bands, name: str) -> Tensor:
 
 
 def _mask(sample: Mapping[str, Any], classes: Classes, name: str) -> Tensor:
-    mask = torch.as_tensor(_entry(sample, "mask", name))
+    mask = torch.as_tensor(entry(sample, "mask", name, needed="image and mask"))
     mask = mask[0] if mask.ndim == 3 and len(mask) == 1 else mask  # noqa: PLR2004 - (1, H, W) is usual too
     if mask.ndim != 2:  # noqa: PLR2004 - rows and columns
         raise DatasetError(f"{name}: mask must be (height, width) or (1, height, width), got {tuple(mask.shape)}")
@@ -149,10 +154,11 @@ def _mask(sample: Mapping[str, Any], classes: Classes, name: str) -> Tensor:
     return mask
 
 
-def _entry(sample: Mapping[str, Any], key: str, name: str) -> Any:
+def entry(sample: Mapping[str, Any], key: str, name: str, *, needed: str) -> Any:
+    """An entry of a sample. Raises DatasetError saying what there is and what is `needed`."""
     if not isinstance(sample, Mapping) or key not in sample:
         found = ", ".join(map(str, sample)) if isinstance(sample, Mapping) else type(sample).__name__
-        raise DatasetError(f"{name} has no {key!r}, it holds {found or 'nothing'}; expected a dictionary with image and mask")
+        raise DatasetError(f"{name} has no {key!r}, it holds {found or 'nothing'}; expected a dictionary with {needed}")
     return sample[key]
 
 

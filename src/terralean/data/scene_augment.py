@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -144,7 +145,16 @@ def _rand_augment(config: SceneAugmentConfig, size_px: int, bands: Bands, normal
         "img_mean": tuple(min(255, max(0, round(mean))) for mean in normalisation.mean),
         "interpolation": str_to_pil_interp(config.interpolation),
     }
-    return rand_augment_transform(config.rand_augment, settings)
+    transform = rand_augment_transform(config.rand_augment, settings)
+    for operation in transform.ops:
+        if operation.name.startswith("Posterize"):
+            operation.level_fn = partial(_bits, operation.level_fn)
+    return transform
+
+
+def _bits(level_fn: Callable[[float, dict], tuple[int]], level: float, settings: dict) -> tuple[int]:
+    """Of each band that posterizing keeps, one at least: timm asks for none now and then, which new Pillows refuse."""
+    return (max(1, level_fn(level, settings)[0]),)
 
 
 def _recoloured(sample: Sample, *, by: Recolour, fill: Tensor) -> Sample:
