@@ -1,4 +1,4 @@
-"""Architectures by name: `create` builds the segmenters, and after `import terralean.models` timm builds the backbones."""
+"""Architectures by name: `create` builds segmenters and classifiers; after `import terralean.models` timm builds ours, too."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import get_type_hints
 from torch import nn
 
 from terralean.errors import ConfigError, UnknownName
-from terralean.models import factseg, forest, light, unet, unetformer, upernet
+from terralean.models import classifier, factseg, forest, light, small_cnn, unet, unetformer, upernet
 from terralean.models.timm_names import register
 
 Size = bool | int | float | str  # of a model's settings, as a recipe writes them
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
+SEGMENTERS: dict[str, Callable[..., nn.Module]] = {
     "lemevit_tiny_light": light.lemevit_tiny_light,
     "lemevit_small_light": light.lemevit_small_light,
     "lemevit_base_light": light.lemevit_base_light,
@@ -30,6 +30,14 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "factseg_resnet50": factseg.factseg_resnet50,
     "forest": forest.forest,
 }
+CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
+    "lemevit_tiny": classifier.lemevit_tiny,
+    "lemevit_small": classifier.lemevit_small,
+    "lemevit_base": classifier.lemevit_base,
+    "small_cnn": small_cnn.small_cnn,
+    "classifier": classifier.classifier,
+}
+MODELS = {**SEGMENTERS, **CLASSIFIERS}
 
 
 def create(name: str, *, bands: int, classes: int, **sizes: Size) -> nn.Module:

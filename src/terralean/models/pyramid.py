@@ -52,12 +52,18 @@ def pyramid(name: str, *, bands: int, drop_path: float) -> LeMeViTPyramid | Timm
     """
     if name in CONFIGS:
         return LeMeViTPyramid(CONFIGS[name](bands=bands, drop_path=drop_path))
-    if not timm.is_model(name):
-        known = timm.list_models()
-        near = [other for other in known if other.startswith(name)][:3] or get_close_matches(name, known)
-        hint = f"nearest: {', '.join(near)}" if near else f"use for instance {KNOWN_TO_WORK}"
-        raise UnknownName(f"timm has no backbone {name!r}; {hint}")
+    check_name(name, example=KNOWN_TO_WORK)
     return TimmPyramid(name, bands=bands, drop_path=drop_path)
+
+
+def check_name(name: str, *, example: str) -> None:
+    """Raise UnknownName, with the nearest names or else the example, for a network that timm does not have."""
+    if timm.is_model(name):
+        return
+    known = timm.list_models()
+    near = [other for other in known if other.startswith(name)][:3] or get_close_matches(name, known)
+    hint = f"nearest: {', '.join(near)}" if near else f"use for instance {example}"
+    raise UnknownName(f"timm has no backbone {name!r}; {hint}")
 
 
 class TimmPyramid(nn.Module):
