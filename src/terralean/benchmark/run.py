@@ -1,105 +1,110 @@
 """Measure models beside each other, each as fast as it gets, all in one interleaved run.
 
-Every model is tried in every precision and mode, with random weights on one random batch that is already on the device. What
-is faster but wrong, compared with the plain float32 model, is a failure and not a result.
+Every model meets every size, batch, precision and mode, with random weights on random batches that are already on the device.
+What is faster but wrong, compared with the plain float32 model, is a failure and not a result. Matrix products of the machine
+are timed in the same rounds.
 """
 
 from __future__ import annotations
 
-import platform
 import random
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from terralean.benchmark.candidates import FOREIGN, TOLERANCES, Candidate, Mode, check_names, relative_error, subject, variant
-from terralean.cost.memory import peak_memory
+from terralean.benchmark.candidates import FOREIGN, Call, Candidate, Subject, first_line, relative_error
+from terralean.benchmark.config import BenchmarkConfig, Size, Workload
+from terralean.benchmark.groups import check_names
+from terralean.benchmark.machine import Machine, Rate, describe, product_call, products, rate
+from terralean.cost.memory import keep_within_memory, peak_memory
 from terralean.cost.timing import Timing, TimingConfig, spread, time_interleaved, wait_for
 from terralean.errors import ConfigError
-from terralean.predict.predictor import Precision, choose_device
+from terralean.predict.predictor import choose_device
 
-MODES: tuple[Mode, ...] = ("eager", "channels-last", "compiled")
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BenchmarkConfig:
-    """What to measure, and for how long."""
-
-    models: tuple[str, ...]  # ours, or any that timm builds
-    batch: int = 8
-    size_px: int = 224
-    bands: int = 3
-    classes: int = 1000
-    device: str | None = None  # None: CUDA where there is one
-    precisions: tuple[Precision, ...] = PRECISIONS
-    modes: tuple[Mode, ...] = MODES
-    rounds: int = 9  # in each, every candidate is measured once
-    seconds: float = 0.5  # least time of one measurement
-    seed: int = 0  # of weights, images and the order within rounds
-
-    def __post_init__(self) -> None:
-        for name in ("batch", "size_px", "bands", "classes", "rounds"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.seconds < 0:
-            raise ConfigError(f"seconds must not be negative, got {self.seconds}")
-        _check_chosen("precisions", self.precisions, known=TOLERANCES)
-        _check_chosen("modes", self.modes, known=MODES)
-        _check_chosen("models", self.models, known=self.models)
+FORWARDS = {"inference": 1, "training": 3}  # a backward pass multiplies twice as much as a forward pass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One model in one mode and precision. What was not measured is None."""
+    """One model at one size and batch, in one mode and precision. What was not measured is None."""
 
     model: str
+    work: str  # inference, or training: forward, backward and a step of AdamW
     mode: str
     precision: str
     batch: int
-    size_px: int
+    height_px: int
+    width_px: int
     bands: int
     device: str  # as its maker calls it
     threads: int  # of PyTorch, on the CPU
     torch: str  # version
     parameters: int | None = None
-    macs_layers: int | None = None  # of one image: convolutions and linear layers, what most papers report
-    macs_attention: int | None = None  # of one image: the products within attention, which they leave out
+    macs_layers: int | None = None  # of one image forward: convolutions and linear layers, what most papers report
+    macs_attention: int | None = None  # of one image forward: the products within attention, which they leave out
     images_per_s: float | None = None  # median over rounds
     images_per_s_low: float | None = None  # quartiles
     images_per_s_high: float | None = None
+    latency_ms: float | None = None  # of one batch, or of one step of training: median over rounds
+    latency_ms_low: float | None = None  # quartiles
+    latency_ms_high: float | None = None
     processor_ms: float | None = None  # CPU time for one image over all threads, median; other programs hardly change it
-    peak_memory_bytes: int | None = None  # of one batch, beyond the weights
-    relative_error: float | None = None  # of the output against the plain float32 model, norm of difference over norm
-    best: bool = False  # the fastest of its model
+    held_bytes: int | None = None  # weights, when training also AdamW's moments
+    peak_memory_bytes: int | None = None  # of one batch, beyond these: activations, when training also gradients
+    gflops: float | None = None  # 2 for each multiply-accumulate of layers and attention, 3 times as many when training
+    gemm_gflops: float | None = None  # of a square matrix product in this precision, in the same rounds
+    gemm_lemevit_gflops: float | None = None  # of one of LeMeViT's shape
+    share_of_gemm: float | None = None  # gflops by gemm_gflops
+    relative_error: float | None = None  # of scores or gradients against the plain float32 model, norm of difference over norm
+    norms_folded: int | None = None  # batch norms that are gone; None: not folded
+    norms_left: int | None = None  # batch norms that no convolution alone feeds
+    best: bool = False  # the fastest of its model at this size and batch
     rounds: int = 0
     calls: int = 0  # in each round
+    note: str | None = None  # what one should know of the model at this size
     failure: str | None = None
 
 
-def run(config: BenchmarkConfig, *, progress: Callable[[int, int], None] | None = None) -> list[Row]:
-    """Rows in the order of the models, of each model the fastest first; what failed comes last, with the reason.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """Everything that one run measured."""
 
-    `progress` is told (done, total). Raises UnknownName for a model that neither we nor timm have.
+    machine: Machine
+    products: tuple[Rate, ...]
+    rows: tuple[Row, ...]  # in the order of models, sizes and batches, the fastest first; what failed comes last
+
+
+def run(config: BenchmarkConfig, *, progress: Callable[[int, int], None] | None = None) -> Report:
+    """Measure; a row that failed has the reason, and the others are measured all the same.
+
+    `progress` is told (done, total). Raises UnknownName for a model that neither we nor timm have, and ConfigError for a
+    device or precision that is not here.
     """
     check_names(config.models)
     device = choose_device(config.device)
-    count = len(config.models) * len(config.modes) * len(config.precisions)
+    if device.type == "cpu" and "fp16" in config.precisions:
+        raise ConfigError("fp16 is for CUDA; on a CPU choose --precision bf16")
+    count = config.candidates
+    machine = describe(device)
     rows: dict[Candidate, Row] = {}
-    calls: dict[str, Callable[[], Tensor]] = {}
+    calls: dict[str, Callable[[], object]] = {}
+    # A process that takes more memory than there is would be killed, with all that was measured.
+    bound = keep_within_memory() if device.type == "cpu" else nullcontext()
     # For the ninth model that shares a function torch.compile goes on in eager and only warns.
-    with torch.inference_mode(), torch._dynamo.config.patch(recompile_limit=count + 8):
-        for done, prepared in enumerate(_prepare(config, device), start=1):
+    with bound, torch._dynamo.config.patch(recompile_limit=count + 8):
+        for done, prepared in enumerate(_prepare(config, device, machine), start=1):
             rows[prepared.candidate] = prepared.row
             if prepared.call:
                 calls[prepared.candidate.label] = prepared.call
             if progress:
                 progress(done, count * (config.rounds + 2))
+        kinds = list(products(config, device))
+        calls |= {kind.label: product_call(kind, device=device, seed=config.seed) for kind in kinds}
         with torch.compiler.set_stance("fail_on_recompile"):
             timed = time_interleaved(
                 calls,
@@ -109,100 +114,138 @@ def run(config: BenchmarkConfig, *, progress: Callable[[int, int], None] | None 
                 tolerate=FOREIGN,
                 progress=progress and (lambda done, of: progress(count + done, count + of)),
             )
+    rates = tuple(rate(kind, timed.timings[kind.label]) for kind in kinds if kind.label in timed.timings)
     for candidate, row in rows.items():
         if error := timed.failures.get(candidate.label):
-            rows[candidate] = replace(row, failure=_reason(error))
+            rows[candidate] = replace(row, failure=first_line(error))
         elif timing := timed.timings.get(candidate.label):
-            rows[candidate] = _measured(row, timing, on_cpu=device.type == "cpu")
-    return _ranked(rows.values(), models=config.models)
+            rows[candidate] = _measured(row, timing, rates=rates, on_cpu=device.type == "cpu")
+    return Report(machine=machine, products=rates, rows=tuple(_ranked(rows.values(), config)))
 
 
 class _Prepared(NamedTuple):
     candidate: Candidate
     row: Row
-    call: Callable[[], Tensor] | None  # None: it failed, and the row says why
+    call: Callable[[], object] | None  # None: it failed, and the row says why
 
 
-def _prepare(config: BenchmarkConfig, device: torch.device) -> Iterator[_Prepared]:
-    """Build, compile and check all candidates, a model at a time."""
-    shape = (config.batch, config.bands, config.size_px, config.size_px)
-    image = torch.randn(shape, generator=torch.Generator().manual_seed(config.seed)).to(device)
-    for name in config.models:
-        candidates = [Candidate(name, mode, precision) for mode, precision in product(config.modes, config.precisions)]
+def _prepare(config: BenchmarkConfig, device: torch.device, machine: Machine) -> Iterator[_Prepared]:
+    """Build, compile and check all candidates: a model and a size at a time."""
+    for name, size in product(config.models, config.sizes):
         try:
-            built = subject(name, image, classes=config.classes, seed=config.seed)
+            subject = Subject(name, size, bands=config.bands, classes=config.classes, seed=config.seed, device=device)
         except FOREIGN as error:
-            yield from (_Prepared(c, replace(_row(c, config, device), failure=_reason(error)), None) for c in candidates)
+            for batch in config.batches:
+                yield from _failed(name, Workload(batch, size), config, machine, error=error)
             continue
-        for candidate in candidates:
-            row = replace(
-                _row(candidate, config, device),
-                parameters=built.parameters,
-                macs_layers=built.macs.layers,
-                macs_attention=built.macs.attention,
-            )
-            try:
-                call = variant(built, mode=candidate.mode, precision=candidate.precision)
-                row = replace(row, relative_error=relative_error(call(), of=built, precision=candidate.precision))
-                yield _Prepared(candidate, replace(row, peak_memory_bytes=peak_memory(call, device=device)), call)
-            except FOREIGN as error:
-                yield _Prepared(candidate, replace(row, failure=_reason(error)), None)
+        for batch in config.batches:
+            yield from _prepare_batch(subject, Workload(batch, size), config, machine)
+            if device.type == "cuda":
+                torch.cuda.empty_cache()  # what one batch left must not be what the next one lacks
 
 
-def _row(candidate: Candidate, config: BenchmarkConfig, device: torch.device) -> Row:
-    return Row(
-        model=candidate.model,
-        mode=candidate.mode,
-        precision=candidate.precision,
-        batch=config.batch,
-        size_px=config.size_px,
-        bands=config.bands,
-        device=device_name(device),
-        threads=torch.get_num_threads(),
-        torch=torch.__version__,
+def _prepare_batch(
+    subject: Subject, workload: Workload, config: BenchmarkConfig, machine: Machine
+) -> Iterator[_Prepared]:
+    device = next(subject.model.parameters()).device
+    try:
+        image = _image(workload, config).to(device)
+        expected = subject.expected(image, work=config.work)
+    except FOREIGN as error:
+        yield from _failed(subject.name, workload, config, machine, error=error)
+        return
+    for candidate in _candidates(subject.name, workload, config):
+        row = replace(
+            _row(candidate, config, machine),
+            parameters=subject.parameters,
+            macs_layers=subject.macs.layers,
+            macs_attention=subject.macs.attention,
+            note=subject.note,
+        )
+        try:
+            call = subject.call(image, work=config.work, mode=candidate.mode, precision=candidate.precision)
+            yield _Prepared(candidate, _checked(row, call, expected=expected, device=device), call.run)
+        except FOREIGN as error:
+            yield _Prepared(candidate, replace(row, failure=first_line(error)), None)
+
+
+def _checked(row: Row, call: Call, *, expected: Tensor, device: torch.device) -> Row:
+    """With the error of what it gives, and the memory that it takes once it has settled."""
+    error = relative_error(call.answer(), expected, work=row.work, precision=row.precision)
+    call.run()
+    return replace(
+        row,
+        relative_error=error,
+        held_bytes=call.held_bytes,
+        peak_memory_bytes=peak_memory(call.run, device=device),
+        norms_folded=call.norms and call.norms.folded,
+        norms_left=call.norms and call.norms.left,
     )
 
 
-def _measured(row: Row, timing: Timing, *, on_cpu: bool) -> Row:
+def _image(workload: Workload, config: BenchmarkConfig) -> Tensor:
+    shape = (workload.batch, config.bands, *workload.size)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(config.seed))
+
+
+def _candidates(name: str, workload: Workload, config: BenchmarkConfig) -> Iterator[Candidate]:
+    for mode, precision in product(config.chosen_modes, config.precisions):
+        yield Candidate(name, workload, mode, precision)
+
+
+def _failed(
+    name: str, workload: Workload, config: BenchmarkConfig, machine: Machine, *, error: Exception
+) -> Iterator[_Prepared]:
+    for candidate in _candidates(name, workload, config):
+        yield _Prepared(candidate, replace(_row(candidate, config, machine), failure=first_line(error)), None)
+
+
+def _row(candidate: Candidate, config: BenchmarkConfig, machine: Machine) -> Row:
+    return Row(
+        model=candidate.model,
+        work=config.work,
+        mode=candidate.mode,
+        precision=candidate.precision,
+        batch=candidate.workload.batch,
+        height_px=candidate.workload.size.height_px,
+        width_px=candidate.workload.size.width_px,
+        bands=config.bands,
+        device=machine.device,
+        threads=machine.threads,
+        torch=machine.torch,
+    )
+
+
+def _measured(row: Row, timing: Timing, *, rates: Iterable[Rate], on_cpu: bool) -> Row:
     quick, median, slow = spread(timing.wall_s)
+    gemm = {rate.product.name: rate.gflops for rate in rates if rate.product.precision == row.precision}
+    macs = (row.macs_layers or 0) + (row.macs_attention or 0)
+    gflops = 2 * macs * FORWARDS[row.work] * row.batch / median / 1e9
     return replace(
         row,
         images_per_s=row.batch / median,
         images_per_s_low=row.batch / slow,
         images_per_s_high=row.batch / quick,
+        latency_ms=1000 * median,
+        latency_ms_low=1000 * quick,
+        latency_ms_high=1000 * slow,
         processor_ms=1000 * spread(timing.processor_s).median / row.batch if on_cpu else None,
+        gflops=gflops,
+        gemm_gflops=gemm.get("square"),
+        gemm_lemevit_gflops=gemm.get("lemevit"),
+        share_of_gemm=gflops / gemm["square"] if "square" in gemm else None,
         rounds=len(timing.wall_s),
         calls=timing.calls,
     )
 
 
-def _ranked(rows: Iterable[Row], *, models: tuple[str, ...]) -> list[Row]:
-    measured = sorted(
-        (row for row in rows if row.failure is None), key=lambda row: (models.index(row.model), -(row.images_per_s or 0))
-    )
-    first = {row.model: row for row in reversed(measured)}
+def _ranked(rows: Iterable[Row], config: BenchmarkConfig) -> list[Row]:
+    def place(row: Row) -> tuple[int, int, int]:
+        size = Size(row.height_px, row.width_px)
+        return config.models.index(row.model), config.sizes.index(size), config.batches.index(row.batch)
+
+    rows = list(rows)
+    measured = sorted((row for row in rows if row.failure is None), key=lambda row: (place(row), -(row.images_per_s or 0)))
+    first = {place(row): row for row in reversed(measured)}
     failed = [row for row in rows if row.failure is not None]
-    return [replace(row, best=row is first[row.model]) for row in measured] + failed
-
-
-def device_name(device: torch.device) -> str:
-    """What its maker calls the processor."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _reason(error: Exception) -> str:
-    first = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {first}"[:300]
-
-
-def _check_chosen(setting: str, chosen: tuple[str, ...], *, known: Collection[str]) -> None:
-    wrong = [name for name in chosen if name not in known]
-    if wrong:
-        raise ConfigError(f"{setting} must be of {', '.join(known)}, got {', '.join(wrong)}")
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise ConfigError(f"{setting} must be one or more different names, got {', '.join(chosen) or 'none'}")
+    return [replace(row, best=row is first[place(row)]) for row in measured] + failed

@@ -1,82 +1,137 @@
-"""Rows of a benchmark for people and for files."""
+"""What one run measured, for people and for programs."""
 
 from __future__ import annotations
 
-import csv
-import os
-from collections.abc import Sequence
-from dataclasses import asdict, fields
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
-from terralean.benchmark.published import PUBLISHED
-from terralean.benchmark.run import Row
-from terralean.errors import OutputFailed
+from terralean.benchmark.config import Size
+from terralean.benchmark.machine import Rate, threads
+from terralean.benchmark.published import INFERENCE, TRAINING, lookup
+from terralean.benchmark.run import Report, Row
 
 MISSING = "-"
+PUBLISHED_COLUMN = "RTX 4090 *"
+PUBLISHED = "* images/s as the LeMeViT paper prints them, fp16, batch 256 (Jiang et al. 2024, tables 3 and 4)"
+COUNTED = "GFLOP/s: 2 for each MAC of layers and attention"
+Cell = Callable[[Row], str]
 
 
-def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """One line a row, all fields; what was not measured is empty. Raises OutputFailed."""
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in rows)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputFailed(f"{path} could not be written: {error}; choose another path or make room") from error
+def as_document(report: Report) -> dict[str, Any]:
+    """Machine, matrix products and rows as plain values."""
+    return {
+        "machine": asdict(report.machine),
+        "products": [{**rate.product._asdict(), **_without_product(rate)} for rate in report.products],
+        "rows": [asdict(row) for row in report.rows],
+    }
 
 
-def as_table(rows: Sequence[Row]) -> Table:
+def as_table(report: Report) -> Table:
     """The fastest way to run each model in bold, failures and their reasons at the end."""
-    table = Table(title=_title(rows), title_justify="left", box=None, pad_edge=False)
-    columns = ("params M", "GMACs", "+ attention", "images/s", "quartiles", "CPU ms/image", "peak MiB", "error", "RTX 4090 *")
+    rows = report.rows
+    table = Table(title=_title(report), title_justify="left", box=None, pad_edge=False)
+    columns = _columns(rows)
     for name in ("model", "mode", "precision"):
         table.add_column(name, no_wrap=True)
     for name in columns:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         if row.failure is None:
-            table.add_row(*_cells(row), style="bold" if row.best else None)
+            table.add_row(*_name(row), *(cell(row) for cell in columns.values()), style="bold" if row.best else None)
     for row in rows:
         if row.failure is not None:
-            table.add_row(row.model, row.mode, row.precision, *[MISSING] * len(columns), style="red")
-    failures = [f"{row.model} {row.mode} {row.precision} failed: {row.failure}" for row in rows if row.failure is not None]
-    table.caption = "\n".join(["* images/s as published, fp16, batch 256 (Jiang et al. 2024, table 3)", *failures])
-    table.caption_justify = "left"
+            table.add_row(*_name(row), *[MISSING] * len(columns), style="red")
+    table.caption, table.caption_justify = escape("\n".join(_caption(report, published=PUBLISHED_COLUMN in columns))), "left"
     return table
 
 
-def _title(rows: Sequence[Row]) -> str:
-    if not rows:
+def _without_product(rate: Rate) -> dict[str, float]:
+    return {name: value for name, value in rate._asdict().items() if name != "product"}
+
+
+def _title(report: Report) -> str:
+    if not report.rows:
         return "nothing was measured"
-    row = rows[0]
-    shape = f"{row.batch} x {row.bands} x {row.size_px} x {row.size_px}"
-    return f"{row.device}, {row.threads} CPU threads, batches of {shape}, torch {row.torch}"
+    row, machine = report.rows[0], report.machine
+    where = f"{machine.device}, {threads(machine)}, torch {machine.torch}"
+    return escape(f"{row.work}, {_workload(row)}, {row.bands} bands: {where}" if _alike(report.rows) else f"{row.work}: {where}")
 
 
-def _cells(row: Row) -> list[str]:
-    published = PUBLISHED.get(row.model)
-    return [
-        row.model,
-        row.mode,
-        row.precision,
-        _number(row.parameters, scale=1e6, decimals=2),
-        _number(row.macs_layers, scale=1e9, decimals=3),
-        _number(row.macs_attention, scale=1e9, decimals=3),
-        _number(row.images_per_s, decimals=1),
-        f"{_number(row.images_per_s_low, decimals=1)} .. {_number(row.images_per_s_high, decimals=1)}",
-        _number(row.processor_ms, decimals=1),
-        _number(row.peak_memory_bytes, scale=2**20, decimals=0),
-        MISSING if row.relative_error is None else f"{row.relative_error:.0e}",
-        MISSING if published is None else str(published.images_per_s),
-    ]
+def _columns(rows: Sequence[Row]) -> dict[str, Cell]:
+    columns: dict[str, Cell] = {} if _alike(rows) else {"batch": _workload}
+    columns |= {
+        "params M": lambda row: number(row.parameters, scale=1e6, decimals=2),
+        "GMACs": lambda row: number(row.macs_layers, scale=1e9, decimals=3),
+        "+ attention": lambda row: number(row.macs_attention, scale=1e9, decimals=3),
+        "images/s (quartiles)": lambda row: _quartiles(row.images_per_s, row.images_per_s_low, row.images_per_s_high),
+        "ms/batch (quartiles)": lambda row: _quartiles(row.latency_ms, row.latency_ms_low, row.latency_ms_high),
+        "CPU ms/image": lambda row: number(row.processor_ms, decimals=1),
+        "weights MiB": lambda row: number(row.held_bytes, scale=2**20, decimals=0),
+        "+ peak": lambda row: number(row.peak_memory_bytes, scale=2**20, decimals=0),
+        "GFLOP/s": lambda row: number(row.gflops, decimals=1),
+        "of GEMM": lambda row: MISSING if row.share_of_gemm is None else f"{row.share_of_gemm:.0%}",
+        "error": lambda row: MISSING if row.relative_error is None else f"{row.relative_error:.0e}",
+    }
+    if any(_published(row) != MISSING for row in rows):
+        columns[PUBLISHED_COLUMN] = _published
+    return columns
 
 
-def _number(value: float | None, *, decimals: int, scale: float = 1.0) -> str:
+def _caption(report: Report, *, published: bool) -> Iterable[str]:
+    yield COUNTED
+    for rate in report.products:
+        p = rate.product
+        kind = "square" if p.name == "square" else "widening in LeMeViT-tiny's third stage"
+        rates = f"{rate.gflops:.1f} ({rate.gflops_low:.1f} .. {rate.gflops_high:.1f}) GFLOP/s"
+        yield f"GEMM of this machine, {p.precision}, {p.rows} x {p.inner} x {p.columns}, {kind}: {rates}"
+    if published:
+        yield PUBLISHED
+    yield from dict.fromkeys(line for row in report.rows for line in _remarks(row))
+    for row in report.rows:
+        if row.failure is not None:
+            yield f"{' '.join(_name(row))} at {_workload(row)} failed: {row.failure}"
+
+
+def _remarks(row: Row) -> Iterable[str]:
+    if row.note is not None:
+        yield f"{row.model} at {_size(row)} px: {row.note}"
+    if row.norms_folded is not None and row.norms_left is not None:
+        total = row.norms_folded + row.norms_left
+        yield f"{row.model}: " + (f"{row.norms_folded} of {total} batch norms folded" if total else "no batch norm to fold")
+
+
+def _name(row: Row) -> tuple[str, str, str]:
+    return escape(row.model), row.mode, row.precision
+
+
+def _alike(rows: Sequence[Row]) -> bool:
+    return len({_workload(row) for row in rows}) == 1
+
+
+def _workload(row: Row) -> str:
+    return f"{row.batch} x {_size(row)} px"
+
+
+def _size(row: Row) -> Size:
+    return Size(row.height_px, row.width_px)
+
+
+def _published(row: Row) -> str:
+    printed = lookup(row.model, INFERENCE if row.work == "inference" else TRAINING)
+    return MISSING if printed is None else printed.text
+
+
+def _quartiles(median: float | None, low: float | None, high: float | None) -> str:
+    if median is None or low is None or high is None:
+        return MISSING
+    decimals = 1 if median < 1000 else 0  # noqa: PLR2004 - four digits tell enough
+    return f"{median:.{decimals}f} ({low:.{decimals}f} .. {high:.{decimals}f})"
+
+
+def number(value: float | None, *, decimals: int, scale: float = 1.0) -> str:
+    """With so many decimals, in units of `scale`; a dash for None."""
     return MISSING if value is None else f"{value / scale:.{decimals}f}"

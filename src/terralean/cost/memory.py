@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+STATUS, RESET, SYSTEM = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/meminfo")
+GROUP_LIMITS = (  # of a container: the most it may hold, and what it holds
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+)
+KEPT_FREE = 0.05  # of what is available, for others and for what is not counted
 
 
 def peak_memory(call: Callable[[], object], *, device: torch.device) -> int | None:
@@ -31,7 +37,36 @@ def restart_peak(device: torch.device) -> bool:
 
 def peak_since(device: torch.device) -> int:
     """The most bytes held at once since a `restart_peak` that was True: by tensors on CUDA, else by the whole process."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status_bytes("VmHWM")
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _field_bytes(STATUS, "VmHWM")
+
+
+@contextmanager
+def keep_within_memory() -> Iterator[None]:
+    """Within it this process cannot take more memory than the system has left when it starts: an allocation that would raises.
+
+    Otherwise Linux grants it and later kills a process. Where the system (not Linux) cannot say, nothing is changed.
+    """
+    if not (STATUS.is_file() and SYSTEM.is_file()):
+        yield
+        return
+    import resource  # noqa: PLC0415 - Unix only
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = _field_bytes(STATUS, "VmData") + int((1 - KEPT_FREE) * available_bytes())
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if soft == resource.RLIM_INFINITY else min(limit, soft), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def available_bytes() -> int:
+    """Memory that Linux can still give to this process without swapping, its container's limit considered."""
+    left = [_field_bytes(SYSTEM, "MemAvailable")]
+    for most, held in GROUP_LIMITS:
+        if most.is_file() and most.read_text().strip() != "max":
+            left.append(int(most.read_text()) - int(held.read_text()))
+    return max(0, min(left))
 
 
 def _peak_on_cuda(call: Callable[[], object], device: torch.device) -> int:
@@ -46,9 +81,9 @@ def _peak_on_cuda(call: Callable[[], object], device: torch.device) -> int:
 def _peak_of_process(call: Callable[[], object]) -> int | None:
     if not _give_back_freed() or not _reset_peak():
         return None
-    before = _status_bytes("VmRSS")
+    before = _field_bytes(STATUS, "VmRSS")
     call()
-    return max(0, _status_bytes("VmHWM") - before)
+    return max(0, _field_bytes(STATUS, "VmHWM") - before)
 
 
 def _give_back_freed() -> bool:
@@ -67,6 +102,6 @@ def _reset_peak() -> bool:
     return True
 
 
-def _status_bytes(field: str) -> int:
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
+def _field_bytes(path: Path, field: str) -> int:
+    line = next(line for line in path.read_text().splitlines() if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024

@@ -89,7 +89,7 @@ def time_interleaved(
                     else:
                         laps[name].append(_lap(calls[name], repeats=repeats[name], clocks=clocks, synchronise=synchronise))
                 except tolerate as error:
-                    failures[name] = error
+                    failures[name] = error.with_traceback(None)  # which would hold the tensors of the call
             if progress:
                 progress(done, total)
     timings = {

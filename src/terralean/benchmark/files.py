@@ -1,0 +1,34 @@
+"""Files that a benchmark leaves; each appears whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from terralean.errors import OutputFailed
+
+
+def write_csv(rows: Sequence[Any], path: Path, *, kind: type) -> None:
+    """One line a row, all fields of the dataclass `kind`; what is None is empty. Raises OutputFailed."""
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, [field.name for field in fields(kind)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    write_text(path, lines.getvalue())
+
+
+def write_text(path: Path, text: str) -> None:
+    """In UTF-8, folders made where they are missing. Raises OutputFailed."""
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8", newline="")
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputFailed(f"{path} could not be written: {error}; choose another path or make room") from error
