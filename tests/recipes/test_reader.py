@@ -108,3 +108,24 @@ def test_folder_that_is_no_run(tmp_path):
 def test_changes_are_a_list():
     with pytest.raises(ConfigError, match=r"changes are a list of key=value, got the text 'train\.steps=5'"):
         recipes.read("lemevit_tiny_light", changes="train.steps=5")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "change", "message"),
+    [
+        ("lemevit_tiny_light", "model.name=lemevit_tiny", "lemevit_tiny recognises whole images.*lemevit_tiny_light"),
+        ("imagenet_lemevit_tiny", "model.name=lemevit_tiny_light", "lemevit_tiny_light maps pixels.*lemevit_tiny"),
+        ("imagenet_lemevit_tiny", "model.shrink=2", r"model\.shrink is for maps of pixels.*data\.size_px"),
+        ("imagenet_lemevit_tiny", "train.loss.dice=1", r"no setting train\.loss; nearest: train\."),
+        ("lemevit_tiny_light", "task=recognition", "task 'recognition'; write task: and one of segmentation, classification"),
+    ],
+)
+def test_a_recipe_holds_what_its_task_knows(recipe, change, message):
+    with pytest.raises(ConfigError, match=message):
+        recipes.read(recipe, changes=[change])
+
+
+def test_a_recipe_names_its_task(tmp_path):
+    (tmp_path / "mine.yaml").write_text("model: {name: lemevit_tiny}\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: no task; write task: and one of segmentation, classification"):
+        recipes.read(str(tmp_path / "mine.yaml"))

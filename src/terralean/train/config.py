@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from typing import Any, Literal
 
 import yaml
 
 from terralean.data.config import DataConfig
 from terralean.errors import ConfigError
+from terralean.models import CLASSIFIERS, SEGMENTERS
 from terralean.tasks.segmentation import LossConfig
 
 FOREST = "forest"  # the model that is fitted, not trained
@@ -114,6 +116,11 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ConfigError(f"seed must be 0 or more, got {self.seed}")
+        if self.model.name in CLASSIFIERS:
+            raise ConfigError(
+                f"model {self.model.name} recognises whole images, task segmentation needs one that maps pixels: "
+                f"{', '.join(get_close_matches(self.model.name, SEGMENTERS) or ('lemevit_tiny_light',))}"
+            )
         if self.model.shrink < 1 or self.data.tile_px % self.model.shrink:
             raise ConfigError(
                 f"model.shrink must be at least 1 and divide data.tile_px, got {self.model.shrink} and {self.data.tile_px} px"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Literal
 
 from terralean.data.scene_config import SceneDataConfig
 from terralean.errors import ConfigError
+from terralean.models import CLASSIFIERS, SEGMENTERS
 from terralean.tasks.classification import MixConfig
 from terralean.train.config import ModelConfig
 
@@ -132,5 +134,10 @@ class SceneExperiment:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ConfigError(f"seed must be 0 or more, got {self.seed}")
+        if self.model.name in SEGMENTERS:
+            raise ConfigError(
+                f"model {self.model.name} maps pixels, task classification needs one that recognises whole images: "
+                f"{', '.join(get_close_matches(self.model.name, CLASSIFIERS) or ('lemevit_tiny',))}"
+            )
         if self.model.shrink != 1:
             raise ConfigError("model.shrink is for maps of pixels; what a scene classifier sees is set by data.size_px")
