@@ -70,8 +70,8 @@ class TrainConfig:
             raise ConfigError(f"train.ema_decay must be 0 up to below 1, got {self.ema_decay}")
         if self.warmup_steps + self.cooldown_steps >= self.steps:
             raise ConfigError(
-                f"train.warmup_steps {self.warmup_steps} {_with_cooldown(self.cooldown_steps)}leaves nothing of {self.steps} steps; "
-                f"lower it, e.g. --set train.warmup_steps={self.steps // 10}"
+                f"train.warmup_steps {self.warmup_steps} {_with_cooldown(self.cooldown_steps)}leaves nothing of {self.steps} "
+                f"steps; lower it, e.g. --set train.warmup_steps={self.steps // 10}"
             )
 
 
