@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from torch import nn
 
@@ -59,6 +59,9 @@ def _check_sizes(name: str, build: Callable[..., nn.Module], sizes: Mapping[str,
         raise ConfigError(f"model {name} has no setting {unknown!r}; {has}")
     types = get_type_hints(build)
     for key, value in sizes.items():
+        if get_origin(types[key]) is Literal:
+            _check_choice(name, key, value, get_args(types[key]))
+            continue
         # Python counts a bool as an int and an int as no float; a recipe means the opposite.
         fits = type(value) in ((int, float) if types[key] is float else (types[key],))
         if not fits:
@@ -66,6 +69,11 @@ def _check_sizes(name: str, build: Callable[..., nn.Module], sizes: Mapping[str,
     for key, parameter in known.items():
         if parameter.default is parameter.empty and key not in sizes:
             raise ConfigError(f"model {name} needs sizes.{key}; set it with --set model.sizes.{key}=...")
+
+
+def _check_choice(name: str, key: str, value: Size, choices: tuple[Size, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"model {name}: sizes.{key} must be one of {', '.join(map(str, choices))}, got {value!r}")
 
 
 register()

@@ -6,6 +6,7 @@ An image (B, bands, H, W) becomes logits (B, classes).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import timm
@@ -14,15 +15,27 @@ from torch import nn
 
 from terralean.errors import ConfigError
 from terralean.models import lemevit
-from terralean.models.lemevit import LeMeViT, LeMeViTConfig
+from terralean.models.lemevit import Fusion, LeMeViT, LeMeViTConfig, MetaStem, Scale, Stages
 from terralean.models.pyramid import FOREIGN, check_name
 
 KNOWN_TO_WORK = "resnet18, swin_tiny_patch4_window7_224, pvt_v2_b1, convnext_atto or lemevit_tiny"
 
 
 def _lemevit(name: str, size: Callable[..., LeMeViTConfig]) -> Callable[..., LeMeViT]:
-    def build(*, bands: int, classes: int, drop_path: float = 0.15, meta_tokens: int = 16) -> LeMeViT:
-        return LeMeViT(size(bands=bands, classes=classes, drop_path=drop_path, meta_tokens=meta_tokens))
+    def build(
+        *,
+        bands: int,
+        classes: int,
+        drop_path: float = 0.15,
+        meta_tokens: int = 16,
+        stages: Stages = "CDDSS",
+        meta_stem: MetaStem = "mlp",
+        fusion: Fusion = "sum",
+        attention_scale: Scale = "official",
+    ) -> LeMeViT:
+        config = size(bands=bands, classes=classes, drop_path=drop_path, meta_tokens=meta_tokens)
+        varied = replace(config, stages=stages, meta_stem=meta_stem, fusion=fusion, attention_scale=attention_scale)
+        return LeMeViT(varied)
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = size.__doc__

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -28,10 +28,15 @@ from terralean.errors import ConfigError
 
 REDUCTIONS = (4, 8, 16, 32)  # of the four feature maps, those of S1..S4
 
+Stages = Literal["CDDSS", "-DDSS", "CSSSS"]
+MetaStem = Literal["mlp", "none"]
+Fusion = Literal["sum", "mean", "tokens"]
+Scale = Literal["official", "paper"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeMeViTConfig:
-    """Sizes of a LeMeViT; the five depths and dims are those of S0..S4."""
+    """Sizes of a LeMeViT; the five depths and dims are those of S0..S4. The last four are what the paper's ablations vary."""
 
     depths: tuple[int, int, int, int, int]
     dims: tuple[int, int, int, int, int]
@@ -41,7 +46,10 @@ class LeMeViTConfig:
     head_dim: int = 32
     mlp_ratio: float = 4.0
     drop_path: float = 0.0  # of the last block; earlier ones rise linearly from 0
-    attention_scale: Literal["official", "paper"] = "official"  # the authors' code and the text differ, see SCALES
+    stages: Stages = "CDDSS"  # how tokens read in S0..S4, see _attention; "-": S0 is left out, and the meta MLP after it
+    meta_stem: MetaStem = "mlp"  # what meta tokens pass before S0
+    fusion: Fusion = "sum"  # of image and meta tokens for the classifier, see FUSIONS
+    attention_scale: Scale = "official"  # the authors' code and the text differ, see SCALES
 
     def __post_init__(self) -> None:
         odd = [d for d in self.dims if d % self.head_dim]
@@ -49,8 +57,9 @@ class LeMeViTConfig:
             raise ConfigError(f"dims must be multiples of head_dim {self.head_dim}, got {odd}")
         if self.meta_tokens < 2:  # noqa: PLR2004 - log(1) would make every attention uniform
             raise ConfigError(f"meta_tokens must be at least 2, got {self.meta_tokens}")
-        if self.attention_scale not in SCALES:
-            raise ConfigError(f"attention_scale must be one of {', '.join(SCALES)}, got {self.attention_scale!r}")
+        for name, values in (("stages", Stages), ("meta_stem", MetaStem), ("fusion", Fusion), ("attention_scale", Scale)):
+            if getattr(self, name) not in get_args(values):
+                raise ConfigError(f"{name} must be one of {', '.join(get_args(values))}, got {getattr(self, name)!r}")
 
 
 class Scales(NamedTuple):
@@ -61,9 +70,31 @@ class Scales(NamedTuple):
     log_in_meta_reads: bool  # S0, S1, S2, meta tokens reading the image; the image reading meta tokens always has it
 
 
-SCALES = {
+SCALES: dict[Scale, Scales] = {
     "official": Scales(cross_by_head=True, self_by_head=True, log_in_meta_reads=False),
     "paper": Scales(cross_by_head=False, self_by_head=False, log_in_meta_reads=True),
+}
+
+
+def add_means(image: Tensor, meta: Tensor) -> Tensor:
+    """image (B, N, C), meta (B, M, C) -> (B, C), their means added, as Jiang et al. 2024 (section 3.3) do."""
+    return image.mean(dim=1) + meta.mean(dim=1)
+
+
+def mean_of_means(image: Tensor, meta: Tensor) -> Tensor:
+    """Half of that, as the authors had it before."""
+    return add_means(image, meta) / 2
+
+
+def mean_of_tokens(image: Tensor, meta: Tensor) -> Tensor:
+    """The mean over all tokens, meta tokens shrunk to a tenth, as the authors had it first."""
+    return torch.cat([image, 0.1 * meta], dim=1).mean(dim=1)
+
+
+FUSIONS: dict[Fusion, Callable[[Tensor, Tensor], Tensor]] = {
+    "sum": add_means,
+    "mean": mean_of_means,
+    "tokens": mean_of_tokens,
 }
 
 
@@ -84,6 +115,7 @@ class LeMeViT(nn.Module):
         self.stages = _stages(config, last_reader=None)
         self.norm = nn.BatchNorm2d(config.dims[-1])
         self.norm_c = nn.LayerNorm(config.dims[-1])
+        self.fuse = FUSIONS[config.fusion]
         self.head = _classifier(config.dims[-1], config.classes)
         _initialise(self)
 
@@ -97,9 +129,9 @@ class LeMeViT(nn.Module):
         return torch.cat([self.norm_c(meta), _tokens(self.norm(maps[-1]))], dim=1)
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """Sum of the mean meta token and the mean image token, classified (Jiang et al. 2024, section 3.3)."""
+        """Meta and image tokens fused (B, C), and classified unless only that is asked for."""
         meta, image = features.split([self.num_prefix_tokens, features.shape[1] - self.num_prefix_tokens], dim=1)
-        pooled = image.mean(dim=1) + meta.mean(dim=1)
+        pooled = self.fuse(image, meta)
         return pooled if pre_logits else self.head(pooled)
 
     def forward_intermediates(  # timm's signature
@@ -128,11 +160,11 @@ class LeMeViT(nn.Module):
 
     def meta_attention(self, image: Tensor) -> list[Tensor]:
         """Where each meta token looks, per block of S0..S2: (B, heads, M, h, w), summing to one over h and w."""
-        return _watch(self, image, Block.meta_attention, first=0)
+        return _watch(self, image, Block.meta_attention, kinds=(MetaReadsImage, DualAttention))
 
     def image_attention(self, image: Tensor) -> list[Tensor]:
         """What the image reads from each meta token, per block of S1 and S2: (B, heads, M, h, w), summing to one over M."""
-        return _watch(self, image, Block.image_attention, first=1)
+        return _watch(self, image, Block.image_attention, kinds=(DualAttention,))
 
     def get_classifier(self) -> nn.Module:
         """The last layer."""
@@ -179,6 +211,8 @@ class LeMeViTPyramid(nn.Module):
 
     def __init__(self, config: LeMeViTConfig, *, out_indices: int | Sequence[int] = (0, 1, 2, 3)) -> None:
         super().__init__()
+        if "D" not in config.stages:
+            raise ConfigError(f"no map depends on meta tokens with stages={config.stages!r}; only a classifier can have them")
         self.config = config
         self.out_indices = tuple(_indices(out_indices))
         self.grad_checkpointing = False
@@ -209,11 +243,11 @@ class LeMeViTPyramid(nn.Module):
 
         Nobody uses what the last of these blocks would find: its meta tokens are read as they came.
         """
-        return _watch(self, image, Block.meta_attention, first=0)
+        return _watch(self, image, Block.meta_attention, kinds=(MetaReadsImage, DualAttention))
 
     def image_attention(self, image: Tensor) -> list[Tensor]:
         """What the image reads from each meta token, per block of S1 and S2: (B, heads, M, h, w), summing to one over M."""
-        return _watch(self, image, Block.image_attention, first=1)
+        return _watch(self, image, Block.image_attention, kinds=(DualAttention,))
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters to leave without weight decay beside the one-dimensional ones."""
@@ -404,15 +438,19 @@ def _step(block: nn.Module, image: Tensor, meta: Tensor | None, *, save_memory: 
 
 
 def _watch(
-    model: LeMeViT | LeMeViTPyramid, image: Tensor, look: Callable[[Block, Tensor, Tensor], Tensor], *, first: int
+    model: LeMeViT | LeMeViTPyramid,
+    image: Tensor,
+    look: Callable[[Block, Tensor, Tensor], Tensor],
+    *,
+    kinds: tuple[type[nn.Module], ...],
 ) -> list[Tensor]:
-    """What `look` finds in each block from stage `first` to S2, the last in which image and meta tokens meet."""
+    """What `look` finds in each block with attention of these kinds, up to S2, where image and meta tokens meet last."""
     x, meta = _enter(image, model.meta_tokens)
     found = []
     for stage, blocks in enumerate(_blocks(model.stages[:3])):
         x, meta = model.downsample_layers[stage](x), model.meta_token_downsample[stage](meta)
         for block in blocks:
-            if stage >= first:
+            if isinstance(block.attn, kinds):
                 found.append(look(block, x, cast(Tensor, meta)))
             x, meta = block(x, meta)
     return found
@@ -462,19 +500,27 @@ def _downsamples(config: LeMeViTConfig) -> nn.ModuleList:
 def _meta_mlps(config: LeMeViTConfig, *, count: int) -> nn.ModuleList:
     """Meta-token path into each of the first `count` stages."""
     before = (config.dims[0], *config.dims[:-1])
-    pairs = list(zip(before, config.dims, strict=True))[:count]
-    return nn.ModuleList(
-        nn.Sequential(nn.Linear(i, 4 * i), nn.LayerNorm(4 * i), nn.GELU(), nn.Linear(4 * i, o), nn.LayerNorm(o))
-        for i, o in pairs
+    mlps = nn.ModuleList(_meta_mlp(i, o) for i, o in list(zip(before, config.dims, strict=True))[:count])
+    if config.meta_stem == "none":
+        mlps[0] = nn.Identity()
+    if config.stages[0] == "-":
+        mlps[1] = nn.Identity()
+    return mlps
+
+
+def _meta_mlp(before: int, after: int) -> nn.Sequential:
+    hidden = 4 * before
+    return nn.Sequential(
+        nn.Linear(before, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Linear(hidden, after), nn.LayerNorm(after)
     )
 
 
 def _stages(config: LeMeViTConfig, *, last_reader: int | None) -> nn.ModuleList:
     """The blocks; after stage `last_reader` nobody reads meta tokens, so that its last block need not update them."""
-    total = sum(config.depths)
-    rates = torch.linspace(0, config.drop_path, total, device="cpu").tolist()
+    depths = [0 if kind == "-" else depth for kind, depth in zip(config.stages, config.depths, strict=True)]
+    rates = torch.linspace(0, config.drop_path, sum(depths), device="cpu").tolist()
     stages = nn.ModuleList()
-    for stage, (depth, dim) in enumerate(zip(config.depths, config.dims, strict=True)):
+    for stage, (depth, dim) in enumerate(zip(depths, config.dims, strict=True)):
         blocks = nn.ModuleList()
         for index in range(depth):
             answers = not (stage == last_reader and index == depth - 1)
@@ -485,10 +531,10 @@ def _stages(config: LeMeViTConfig, *, last_reader: int | None) -> nn.ModuleList:
 
 
 def _attention(config: LeMeViTConfig, *, stage: int, dim: int, answers: bool) -> nn.Module:
-    heads, scales = dim // config.head_dim, SCALES[config.attention_scale]
-    if stage == 0:
+    heads, scales, kind = dim // config.head_dim, SCALES[config.attention_scale], config.stages[stage]
+    if kind == "C":
         return MetaReadsImage(dim, heads=heads, scales=scales)
-    if stage <= 2:  # noqa: PLR2004 - S1 and S2
+    if kind == "D":
         return DualAttention(dim, heads=heads, scales=scales, answers=answers)
     return SelfAttention(dim, heads=heads, scales=scales)
 

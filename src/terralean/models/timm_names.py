@@ -5,13 +5,14 @@ encoders among them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import timm
 from timm.models import register_model
 
 from terralean.errors import ConfigError
 from terralean.models import lemevit
-from terralean.models.lemevit import LeMeViT, LeMeViTConfig, LeMeViTPyramid
+from terralean.models.lemevit import Fusion, LeMeViT, LeMeViTConfig, LeMeViTPyramid, MetaStem, Scale, Stages
 
 # What timm's data helpers read. ImageNet statistics, as the authors trained.
 DATA_CFG = {
@@ -53,6 +54,10 @@ def _entrypoint(name: str, config: Callable[..., LeMeViTConfig]) -> Callable[...
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         meta_tokens: int = 16,
+        stages: Stages = "CDDSS",
+        meta_stem: MetaStem = "mlp",
+        fusion: Fusion = "sum",
+        attention_scale: Scale = "official",
         features_only: bool = False,
         out_indices: int | Sequence[int] = (0, 1, 2, 3),
         pretrained_cfg: object = None,  # the last three are timm's own and say nothing about a model without weights
@@ -64,6 +69,7 @@ def _entrypoint(name: str, config: Callable[..., LeMeViTConfig]) -> Callable[...
         if drop_rate:
             raise ConfigError(f"{name} has no dropout, so drop_rate cannot be {drop_rate}; use drop_path_rate")
         sizes = config(bands=in_chans, classes=num_classes, drop_path=drop_path_rate, meta_tokens=meta_tokens)
+        sizes = replace(sizes, stages=stages, meta_stem=meta_stem, fusion=fusion, attention_scale=attention_scale)
         model = LeMeViTPyramid(sizes, out_indices=out_indices) if features_only else LeMeViT(sizes)
         for attribute in ("default_cfg", "pretrained_cfg"):  # where timm looks
             setattr(model, attribute, {**DATA_CFG, "architecture": name})
