@@ -13,7 +13,7 @@ from typing import cast, get_args
 
 from terralean.data.config import DataConfig, SplitName
 from terralean.data.legend import Legend, known_legend, read_legend
-from terralean.data.words import listed
+from terralean.data.words import counted, listed
 from terralean.errors import BandMismatch, DatasetError, MissingFile
 from terralean.raster.coding import Coding
 from terralean.raster.scene import open_scene
@@ -271,13 +271,13 @@ def _scenes_with_labels(root: Path, config: DataConfig) -> tuple[str, list[Sourc
     own = {scene: [label for label in labels if label.stem == f"{scene.stem}_labels"] for scene in rasters}
     if all(len(found) == 1 for found in own.values()):
         sources = [Source(image=str(scene), label=str(found[0])) for scene, found in own.items()]
-        return f"{_count(len(rasters), 'scene')} with labels of the same name", sources
+        return f"{counted(len(rasters), 'scene')} with labels of the same name", sources
     if len(labels) == 1 and (len(rasters) == 1 or labels[0].suffix.lower() in VECTORS):
         sources = [Source(image=str(scene), label=str(labels[0])) for scene in rasters]
-        return f"{_count(len(rasters), 'scene')} and {labels[0].name}", sources
+        return f"{counted(len(rasters), 'scene')} and {labels[0].name}", sources
     raise DatasetError(
-        f"{root} holds {_count(len(rasters), 'scene')} ({listed([p.name for p in rasters])}) and "
-        f"{_count(len(labels), 'label file')} ({listed([p.name for p in labels])}); name the labels of X.tif X_labels.tif or "
+        f"{root} holds {counted(len(rasters), 'scene')} ({listed([p.name for p in rasters])}) and "
+        f"{counted(len(labels), 'label file')} ({listed([p.name for p in labels])}); name the labels of X.tif X_labels.tif or "
         "X_labels.gpkg, one for each"
     )
 
@@ -384,7 +384,3 @@ def split_words(splits: Iterable[SplitName | None]) -> str:
     if None in counts or not counts:
         return "no split given"
     return "split given: " + ", ".join(f"{counts[name]} {name}" for name in get_args(SplitName) if counts[name])
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + "s" * (number != 1)

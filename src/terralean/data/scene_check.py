@@ -21,7 +21,8 @@ from terralean.data.reading import STRIP_PX
 from terralean.data.scene_config import SceneDataConfig
 from terralean.data.scene_index import SceneDataset, SceneImage
 from terralean.data.scene_picture import GREY, RGB, SMALL_BYTES, read_picture
-from terralean.data.words import SHOWN, listed
+from terralean.data.split import relative
+from terralean.data.words import SHOWN, counted, listed
 from terralean.errors import BandMismatch, LabelError, SizeError, TerraleanError, UnreadableScene
 from terralean.raster.grid import Window
 from terralean.raster.scene import describe
@@ -192,19 +193,23 @@ def _one_kind(dataset: SceneDataset, found: Sequence[tuple[str, Bands]]) -> Band
     """The bands of all images. Raises BandMismatch naming those that differ from the most."""
     counts = Counter(bands for _, bands in found)
     usual = counts.most_common(1)[0][0]
-    odd = defaultdict(list)
+    odd: dict[Bands, list[str]] = defaultdict(list)
     for path, bands in found:
         if bands != usual and bands_differ(bands, usual):
-            odd[bands].append(str(Path(path).relative_to(dataset.root) if Path(path).is_relative_to(dataset.root) else path))
-    if not odd:
-        return dataset.bands if dataset.bands in counts else usual
-    told = "".join(f"\n  {bands_words(bands)}: {len(paths)} images, {listed(paths)}" for bands, paths in odd.items())
-    grey = {usual, *odd} == {GREY, RGB}
-    raise BandMismatch(
-        f"{dataset.root}: images of one dataset must be of one kind\n  {bands_words(usual)}: {counts[usual]} images{told}\n"
-        + ("read grey ones as colour with --set data.colour=rgb, or convert them" if grey else "convert or remove the odd ones")
-        + ("" if grey else ", or choose common bands with data.bands")
-    )
+            odd[bands].append(relative(path, Path(dataset.root)))
+    if odd:
+        raise BandMismatch(f"{dataset.root}: images of one dataset must be of one kind{_kinds(usual, counts[usual], odd)}")
+    return dataset.bands if dataset.bands in counts else usual
+
+
+def _kinds(usual: Bands, count: int, odd: Mapping[Bands, Sequence[str]]) -> str:
+    told = [f"{bands_words(usual)}: {counted(count, 'image')}"]
+    told += [f"{bands_words(bands)}: {counted(len(paths), 'image')}, {listed(paths)}" for bands, paths in odd.items()]
+    if {usual, *odd} == {GREY, RGB}:
+        fix = "read grey ones as colour with --set data.colour=rgb, or convert them"
+    else:
+        fix = "convert or remove the odd ones, or choose common bands with data.bands"
+    return "".join(f"\n  {line}" for line in told) + f"\n{fix}"
 
 
 def _tell_contradictions(dataset: SceneDataset, images: Sequence[SceneImage], seen: Mapping[str, Seen]) -> None:

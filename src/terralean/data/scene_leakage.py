@@ -9,6 +9,7 @@ from terralean.data.config import SplitName
 from terralean.data.scene_check import Seen
 from terralean.data.scene_index import SceneImage
 from terralean.data.scene_split import SceneSplit
+from terralean.data.words import counted
 
 JUDGES: tuple[SplitName, ...] = ("test", "validation")
 
@@ -52,9 +53,8 @@ def _grouped(judged: Sequence[SceneImage], train: Sequence[SceneImage], name: st
     if not pairs:
         return None
     groups = sorted({str(image.group) for image, _ in pairs})
-    return (
-        f"{len(pairs)} of {len(judged)} {name} images share a group with training ({len(groups)} groups, {groups[0]} for one)"
-    )
+    told = f"{counted(len(groups), 'group')}, {groups[0]} for one"
+    return f"{len(pairs)} of {len(judged)} {name} images share a group with training ({told})"
 
 
 def _shared(

@@ -98,7 +98,7 @@ def _label(sample: Mapping[str, Any], classes: Classes, name: str) -> int:
     number = label.item()
     if number != int(number) or not 0 <= number < len(classes):
         raise LabelError(
-            f"{name}: label is {number:g}, expected 0 to {len(classes) - 1} ({listed(classes.names)}); give all classes, in the "
-            "order of the labels"
+            f"{name}: label is {number:g}, expected 0 to {len(classes) - 1} ({listed(classes.names)}); give all classes, in "
+            "the order of the labels"
         )
     return int(number)
