@@ -1,17 +1,19 @@
 """LeMeViT by its timm names: `timm.create_model("lemevit_tiny", features_only=True)` and all that builds on timm, smp's `tu-`
-encoders among them.
+encoders among them. Also, as classifiers only, the networks it is compared with that timm does not have.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import timm
 from timm.models import register_model
+from torch import nn
 
 from terralean.errors import ConfigError
-from terralean.models import lemevit
+from terralean.models import biformer, lemevit, vitae
 from terralean.models.lemevit import Fusion, LeMeViT, LeMeViTConfig, LeMeViTPyramid, MetaStem, Scale, Stages
 
 # What timm's data helpers read. ImageNet statistics, as the authors trained.
@@ -35,6 +37,9 @@ def register() -> None:
     for name, config in CONFIGS.items():
         if not timm.is_model(name):
             register_model(_entrypoint(name, config))
+    for name, rival in RIVALS.items():
+        if not timm.is_model(name):
+            register_model(_rival_entrypoint(name, rival))
 
 
 CONFIGS: dict[str, Callable[..., LeMeViTConfig]] = {
@@ -42,6 +47,20 @@ CONFIGS: dict[str, Callable[..., LeMeViTConfig]] = {
     "lemevit_tiny_d7": lemevit.tiny_d7,
     "lemevit_small": lemevit.small,
     "lemevit_base": lemevit.base,
+}
+
+
+class Rival(NamedTuple):
+    """A classifier that LeMeViT is compared with, and its layers that read the image."""
+
+    build: Callable[..., nn.Module]
+    first_conv: str | tuple[str, ...]
+
+
+RIVALS = {
+    "vitae_v2_s": Rival(vitae.vitae_v2_s, vitae.FIRST_CONVOLUTIONS),
+    "biformer_tiny": Rival(biformer.biformer_tiny, "downsample_layers.0.0"),
+    "biformer_base": Rival(biformer.biformer_base, "downsample_layers.0.0"),
 }
 
 
@@ -77,4 +96,34 @@ def _entrypoint(name: str, config: Callable[..., LeMeViTConfig]) -> Callable[...
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = config.__doc__
+    return build
+
+
+def _rival_entrypoint(name: str, rival: Rival) -> Callable[..., nn.Module]:
+    def build(
+        pretrained: bool = False,
+        *,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        features_only: bool = False,
+        pretrained_cfg: object = None,  # as above
+        pretrained_cfg_overlay: object = None,
+        cache_dir: object = None,
+    ) -> nn.Module:
+        if pretrained:
+            raise ConfigError(f"{name} is our own writing and has no weights; build it with pretrained=False and train it")
+        if drop_rate:
+            raise ConfigError(f"{name} has no dropout, so drop_rate cannot be {drop_rate}; use drop_path_rate")
+        if features_only:
+            raise ConfigError(f"{name} is a classifier only; as a backbone use for instance lemevit_tiny or pvt_v2_b2")
+        model = rival.build(bands=in_chans, classes=num_classes, drop_path=drop_path_rate)
+        settings = {**DATA_CFG, "first_conv": rival.first_conv, "architecture": name}
+        for attribute in ("default_cfg", "pretrained_cfg"):
+            setattr(model, attribute, settings)
+        return model
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = rival.build.__doc__
     return build
