@@ -16,7 +16,7 @@ cells, the middle of the three convolutions as wide as the dilated ones in reduc
 With these, ViTAEv2-S has the published 18.87 M parameters with 51 classes and 5.48 GMACs at 224 px, attention left out as
 LeMeViT's tables do (5.75 with it; the ViTAEv2 paper has 5.7). That paper's 19.2 M with 1000 classes does not fit 18.87 M with
 51, since 949 more classes of 512 weights make 19.36 M. Windows of 7 and heads of 64 channels, of 128 in the later reduction
-cells, epsilons, initialisation and drop path in normal cells only are guesses that no figure shows.
+cells, epsilons, initialisation and drop path in normal cells only are guesses that these figures do not settle.
 
 Ours: maps are rounded up where a stage divides them, and windows past the end of a map hold fewer keys.
 """
