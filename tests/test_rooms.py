@@ -23,8 +23,10 @@ ALLOWED = {
     "recipes": {"train", "data"},
     "mapping": {"raster", "predict", "tasks", "weights", "boxes", "cost"},
     "evaluate": {"data", "tasks", "predict", "raster", "weights", "cost", "mapping"},
+    "explain": {"predict", "raster", "tasks", "models", "mapping"},
     "inspect": {"raster", "data", "weights"},
     "benchmark": {"models", "weights", "predict", "cost", "data", "raster"},
+    "export": {"models", "weights", "predict"},
     "demo": None,  # all but cli
     "cli": None,
 }

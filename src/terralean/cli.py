@@ -24,6 +24,7 @@ import terralean
 from terralean.errors import ConfigError, RunError, SomeScenesFailed, Stopped, TerraleanError
 
 if TYPE_CHECKING:
+    from terralean.explain.numbers import BlockNumbers
     from terralean.train.experiments import AnyExperiment
 
 app = typer.Typer(
@@ -252,33 +253,159 @@ def map_(
 
 
 @app.command()
-def benchmark(
-    models: Annotated[list[str], typer.Argument(help="Our models, or any that timm builds.", show_default=False)],
-    batch: Annotated[int | None, typer.Option(help="Images at once.", show_default="8")] = None,
-    size: Annotated[int | None, typer.Option(help="Side of an image in px.", show_default="224")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Measurements of each candidate.", show_default="9")] = None,
-    precisions: Annotated[list[str] | None, typer.Option("--precision", help="fp32, bf16; may be repeated.")] = None,
-    modes: Annotated[list[str] | None, typer.Option("--mode", help="eager, channels-last, compiled; repeatable.")] = None,
+def explain(
+    run: Run,
+    scene: Annotated[str, typer.Argument(help="A raster that GDAL opens.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for raster, figure and numbers.", show_default=False)],
+    direction: Annotated[
+        Literal["meta", "image"] | None,
+        typer.Option(help="Where meta tokens look, or what the image reads from them.", show_default="meta"),
+    ] = None,
+    stage: Annotated[int | None, typer.Option(help="0, 1 or 2. Default: the last that has this direction.")] = None,
+    block: Annotated[int | None, typer.Option(help="Of the stage, from 0. Default: the last one.")] = None,
+    tokens: Annotated[str | None, typer.Option(help="Meta tokens from 0, e.g. 0,3,7. Default: all.")] = None,
+    head: Annotated[int | None, typer.Option(help="Of the attention, from 0. Default: the mean of all.")] = None,
+    part: Annotated[
+        str | None, typer.Option(metavar="ROW,COL,HEIGHT,WIDTH", help="What the figure shows, px. Default: the whole scene.")
+    ] = None,
+    bands: Annotated[str | None, typer.Option(help="Positions of the model's bands in the scene, e.g. 3,2,1.")] = None,
+    tile: Annotated[int | None, typer.Option(help="Side of a window in px. Default: the model's.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     device: Device = None,
-    csv: Annotated[Path | None, typer.Option(help="Also write all rows to this file.", show_default=False)] = None,
+    precision: Precision = "fp32",
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure parameters, multiply-adds, images per second and memory, all models in one interleaved run."""
+    """Show where the meta tokens of a LeMeViT look: a raster on the scene's grid, a figure, and numbers."""
     _configure_logging(verbose)
-    from terralean.benchmark.run import BenchmarkConfig, run
-    from terralean.benchmark.table import as_table, write_csv
+    from terralean.explain.run import ExplainConfig, explain_scene
+    from terralean.predict import load
 
-    given: dict[str, Any] = {"batch": batch, "size_px": size, "rounds": rounds, "precisions": precisions, "modes": modes}
-    chosen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if v is not None}
-    with _bar("measuring") as tell:
-        rows = run(BenchmarkConfig(models=tuple(models), device=device, **chosen), progress=tell)
-    if csv is not None:
-        write_csv(rows, csv)
+    given: dict[str, Any] = {"direction": direction, "stage": stage, "block": block, "head": head, "tile_px": tile}
+    given["bands"] = _positions(bands)
+    given["tokens"] = _numbers(tokens, flag="--tokens", example="0,3,7")
+    given["part"] = _numbers(part, flag="--part", example="0,0,512,512")
+    config = ExplainConfig(overwrite=overwrite, **{key: value for key, value in given.items() if value is not None})
+    with _bar("explaining") as tell:
+        predictor = load(run, device=device, precision=precision)
+        result = explain_scene(predictor, scene, out=out, config=config, progress=tell)
     if as_json:
-        _print_json([asdict(row) for row in rows])
+        _print_json(result.document)
+        return
+    out_console.print(_attention_table(result.shown))
+    out_console.print()
+    for line in (
+        *result.verdict,
+        f"raster: {result.raster}",
+        f"figure: {result.figure}",
+        f"numbers: {result.csv}, {result.json}",
+    ):
+        out_console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def benchmark(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Ours, any that timm builds, or the groups lemevit, imagenet-peers, scene-peers, more-peers.",
+            show_default=False,
+        ),
+    ] = None,
+    batches: Annotated[list[int] | None, typer.Option("--batch", help="Images at once; repeatable.", show_default="8")] = None,
+    sizes: Annotated[
+        list[str] | None,
+        typer.Option("--size", metavar="PX", help="Side of an image, or HEIGHTxWIDTH; repeatable.", show_default="224"),
+    ] = None,
+    bands: Annotated[int | None, typer.Option(help="Of an image.", show_default="3")] = None,
+    classes: Annotated[int | None, typer.Option(help="That the models tell apart.", show_default="1000")] = None,
+    train: Annotated[bool, typer.Option("--train", help="Measure steps of training instead of inference.")] = False,
+    rounds: Annotated[int | None, typer.Option(help="Measurements of each candidate.", show_default="9")] = None,
+    precisions: Annotated[
+        list[str] | None,
+        typer.Option("--precision", help="fp32, bf16, on CUDA fp16; repeatable. Default: fp32 and bf16."),
+    ] = None,
+    modes: Annotated[
+        list[str] | None,
+        typer.Option("--mode", help="eager, or folded, channels-last, compiled, frozen joined by +; repeatable."),
+    ] = None,
+    device: Device = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write all rows to this file.", show_default=False)] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Also draw accuracy against speed into this .svg file.", show_default=False)
+    ] = None,
+    accuracies: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--accuracy",
+            metavar="MODEL=PERCENT",
+            help="For --figure: MODEL=PERCENT, MODEL=RUN, published (ImageNet-1K) or published-scenes; repeatable.",
+            show_default="published",
+        ),
+    ] = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Tables 2 to 6 of the LeMeViT paper beside what is counted here; no timing.")
+    ] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure parameters, multiply-adds, images per second, latency and memory, all models in one interleaved run.
+
+    Exit status 1 where a row failed; its reason is in the table, and the other rows are measured.
+    """
+    _configure_logging(verbose)
+    from terralean.benchmark import accuracy, files, groups, table
+    from terralean.benchmark import figure as scatter
+    from terralean.benchmark.config import BenchmarkConfig, read_size
+    from terralean.benchmark.run import Row, run
+
+    given: dict[str, Any] = {
+        **{"batches": batches, "sizes": sizes and [read_size(size) for size in sizes], "bands": bands, "classes": classes},
+        **{"work": "training" if train else None, "rounds": rounds, "precisions": precisions, "modes": modes},
+        "device": device,
+    }
+    chosen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if v is not None}
+    if paper:
+        _print_ledger(
+            unused=[*(models or []), *chosen, *(["figure"] if figure else []), *(accuracies or [])], csv=csv, as_json=as_json
+        )
+        return
+    if not models:
+        raise ConfigError(f"name models, or groups of them ({', '.join(groups.GROUPS)}), or give --paper")
+    config = BenchmarkConfig(models=groups.expand(models), **chosen)
+    if figure is not None:
+        scatter.check_figure(config, figure)
+    elif accuracies:
+        raise ConfigError("--accuracy is for a figure; give --figure FILE.svg, too, or leave it out")
+    known = accuracy.read_accuracies(accuracies or [], models=config.models) if figure else {}
+    with _bar("measuring") as tell:
+        report = run(config, progress=tell)
+    if as_json:
+        _print_json(table.as_document(report))
     else:
-        out_console.print(as_table(rows))
+        out_console.print(table.as_table(report))
+    if csv is not None:
+        files.write_csv(report.rows, csv, kind=Row)
+    if figure is not None:
+        files.write_text(figure, scatter.draw(report, known))
+    if any(row.failure is not None for row in report.rows):
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    run: Run,
+    format_: Annotated[
+        Literal["timm"], typer.Option("--format", help="timm: a folder that timm.create_model('local-dir:OUT') reads.")
+    ],
+    out: Annotated[Path, typer.Option(help="A new folder.", show_default=False)],
+    verbose: Verbose = False,
+) -> None:
+    """Write a trained model for other programs."""
+    _configure_logging(verbose)
+    from terralean.export.timm_folder import export_timm
+
+    out_console.print(f"{export_timm(run, out)}: timm.create_model('local-dir:{out}', pretrained=True)", soft_wrap=True)
 
 
 @app.command("list")
@@ -306,6 +433,26 @@ def main() -> None:
         raise
 
 
+def _print_ledger(*, unused: list[str], csv: Path | None, as_json: bool) -> None:
+    """The paper's tables beside ours."""
+    import torch
+
+    from terralean.benchmark import files, ledger_table
+    from terralean.benchmark.ledger import Entry, ledger
+    from terralean.benchmark.machine import describe
+
+    if unused:
+        raise ConfigError(f"--paper counts what the paper's tables name, without timing; leave {', '.join(unused)} out")
+    with _bar("counting") as tell:
+        entries = ledger(progress=tell)
+    if as_json:
+        _print_json(ledger_table.as_document(entries, describe(torch.device("cpu"))))
+    else:
+        out_console.print(ledger_table.as_tables(entries))
+    if csv is not None:
+        files.write_csv(entries, csv, kind=Entry)
+
+
 def _listing(what: Listed) -> list[str]:
     if what is Listed.recipes:
         from terralean import recipes
@@ -315,7 +462,7 @@ def _listing(what: Listed) -> list[str]:
         from terralean.models import MODELS
         from terralean.models.timm_names import CONFIGS
 
-        return sorted([*MODELS, *CONFIGS])
+        return sorted({*MODELS, *CONFIGS})
     from terralean.train.kinds import KINDS
 
     return sorted(KINDS)
@@ -328,6 +475,15 @@ def _positions(text: str | None) -> tuple[int, ...] | None:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise ConfigError(f"--bands {text!r} must be positions from 1 with commas, e.g. --bands 3,2,1") from error
+
+
+def _numbers(text: str | None, *, flag: str, example: str) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"{flag} {text!r} must be whole numbers with commas, e.g. {flag} {example}") from error
 
 
 def _seed_numbers(text: str) -> list[int]:
@@ -398,6 +554,22 @@ def _cost_table(document: dict[str, Any]) -> Table:
             "-" if cost["macs"] is None else f"{cost['macs'] / 1e9:.3g}",
             f"{cost['windows_per_s']:.3g}",
             f"{cost['training_minutes']:.1f} min",
+        )
+    return table
+
+
+def _attention_table(block: BlockNumbers) -> Table:
+    """How even each meta token's attention is and how much of the image it covers, or how much of what is read is from it."""
+    read = block.without_data is None
+    names = ("token", *(["read"] if read else []), "entropy", "of even", "half in", "90 % in", "most like", "cosine")
+    table = Table(*names, box=None, pad_edge=False)
+    for one in block.tokens:
+        table.add_row(
+            str(one.token),
+            *([f"{one.read:.1%}"] if one.read is not None else []),
+            f"{one.entropy_bits:.2f} bits",
+            *(f"{share:.1%}" for share in (one.entropy_share, one.half, one.ninety)),
+            *(("-", "-") if one.cosine is None else (f"token {one.closest}", f"{one.cosine:.3f}")),
         )
     return table
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import timm
-from timm.models import register_model
+from safetensors.torch import load_file
+from timm.models import load_pretrained, register_model
 from torch import nn
 
 from terralean.errors import ConfigError
@@ -68,8 +70,8 @@ def _entrypoint(name: str, config: Callable[..., LeMeViTConfig]) -> Callable[...
     def build(
         pretrained: bool = False,
         *,
-        in_chans: int = 3,
-        num_classes: int = 1000,
+        in_chans: int | None = None,  # as the folder of the weights has it, else 3
+        num_classes: int | None = None,  # likewise, else 1000
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         meta_tokens: int = 16,
@@ -79,24 +81,39 @@ def _entrypoint(name: str, config: Callable[..., LeMeViTConfig]) -> Callable[...
         attention_scale: Scale = "official",
         features_only: bool = False,
         out_indices: int | Sequence[int] = (0, 1, 2, 3),
-        pretrained_cfg: object = None,  # the last three are timm's own and say nothing about a model without weights
+        pretrained_cfg: object = None,  # what a folder that `terralean export` wrote says; the last two are timm's own
         pretrained_cfg_overlay: object = None,
         cache_dir: object = None,
     ) -> LeMeViT | LeMeViTPyramid:
-        if pretrained:
+        saved = pretrained_cfg if isinstance(pretrained_cfg, dict) and "file" in pretrained_cfg else {}
+        if pretrained and not saved:
             raise ConfigError(f"no weights of {name} are published; build it with pretrained=False and load a checkpoint")
         if drop_rate:
             raise ConfigError(f"{name} has no dropout, so drop_rate cannot be {drop_rate}; use drop_path_rate")
-        sizes = config(bands=in_chans, classes=num_classes, drop_path=drop_path_rate, meta_tokens=meta_tokens)
+        bands = in_chans or saved.get("input_size", (3,))[0]
+        classes = saved.get("num_classes", 1000) if num_classes is None else num_classes
+        sizes = config(bands=bands, classes=classes, drop_path=drop_path_rate, meta_tokens=meta_tokens)
         sizes = replace(sizes, stages=stages, meta_stem=meta_stem, fusion=fusion, attention_scale=attention_scale)
         model = LeMeViTPyramid(sizes, out_indices=out_indices) if features_only else LeMeViT(sizes)
+        told = {**DATA_CFG, **saved, "architecture": name}
         for attribute in ("default_cfg", "pretrained_cfg"):  # where timm looks
-            setattr(model, attribute, {**DATA_CFG, "architecture": name})
+            setattr(model, attribute, told)
+        if pretrained:
+            _load_folder(model, told, bands=bands, classes=classes)
         return model
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = config.__doc__
     return build
+
+
+def _load_folder(model: LeMeViT | LeMeViTPyramid, told: dict[str, Any], *, bands: int, classes: int) -> None:
+    """Fill a model from a folder in timm's layout; a classifier may have other classes and bands than the saved one."""
+    if isinstance(model, LeMeViT):
+        load_pretrained(model, pretrained_cfg=told, num_classes=classes, in_chans=bands)
+        return
+    state, own = load_file(Path(told["file"]) / "model.safetensors"), model.state_dict()
+    model.load_state_dict({name: tensor for name, tensor in state.items() if name in own})
 
 
 def _rival_entrypoint(name: str, rival: Rival) -> Callable[..., nn.Module]:
