@@ -26,6 +26,10 @@ OPTIONS = {
         *("--out", "--bands", "--tile", "--overlap", "--batch", "--overwrite"),
         *("--device", "--precision", "--json", "--verbose"),
     },
+    "explain": {
+        *("--out", "--direction", "--stage", "--block", "--tokens", "--head", "--part", "--bands", "--tile", "--overwrite"),
+        *("--device", "--precision", "--json", "--verbose"),
+    },
     "benchmark": {
         *("--batch", "--size", "--rounds", "--precision", "--mode", "--device", "--csv"),
         *("--json", "--verbose"),
@@ -93,6 +97,25 @@ def test_map_tells_shares_on_stdout_and_nothing_else(terralean, untrained, scene
     assert "forest" in out
 
 
+def test_explain_tells_a_table_and_one_json_document(terralean, untrained, scene, tmp_path):
+    arguments = ("explain", untrained, scene, "--out", tmp_path / "seen", "--device", "cpu", "--tokens", "3,11", "--stage", "1")
+    status, out, _ = terralean(*arguments)
+    assert status == 0
+    assert "token 11" in out and "S1 block 1 (shown): 2 tokens have" in out
+    with rasterio.open(tmp_path / "seen" / "scene_meta_s1b1.tif") as dataset:
+        assert dataset.descriptions == ("token 3", "token 11")
+        assert dataset.crs.to_epsg() == 32633
+    status, out, err = terralean(*arguments)
+    assert status == 2
+    assert out == ""
+    assert "say --overwrite" in " ".join(err.split())
+    status, out, _ = terralean(*arguments, "--direction", "image", "--head", "1", "--json")
+    assert status == 0
+    document = json.loads(out)
+    assert document == json.loads((tmp_path / "seen" / "scene_image_s1b1h1.json").read_text())
+    assert [token["token"] for token in document["blocks"][0]["tokens"]] == [3, 11]
+
+
 def test_some_failed_scenes_are_status_1_and_named(terralean, untrained, scene, tmp_path):
     (tmp_path / "text.tif").write_text("no image")
     status, out, err = terralean("map", untrained, scene, tmp_path / "text.tif", "--out", tmp_path / "maps", "--device", "cpu")
@@ -133,6 +156,15 @@ def test_some_failed_scenes_are_status_1_and_named(terralean, untrained, scene, 
         (("map", "RUN", "SCENE", "--out", "OUT", "--tile", "8"), "at least 32 px, got 8"),
         (("map", "RUN", "SCENE", "--out", "OUT", "--overlap", "50"), "half the tile"),
         (("map", "RUN", "SCENE", "--out", "OUT", "--device", "tpu9"), "tpu9"),
+        (("explain", "RUN", "SCENE", "--out", "OUT", "--stage", "3"), "in S3 image tokens read image tokens only"),
+        (
+            ("explain", "RUN", "SCENE", "--out", "OUT", "--tokens", "0,3-7"),
+            "--tokens '0,3-7' must be whole numbers with commas",
+        ),
+        (("explain", "RUN", "SCENE", "--out", "OUT", "--part", "0,0,big,9"), "e.g. --part 0,0,512,512"),
+        (("explain", "RUN", "SCENE", "--out", "OUT", "--tile", "60"), "give --tile a multiple of 8"),
+        (("explain", "RUN", "missing.tif", "--out", "OUT"), "missing.tif"),
+        (("explain", "nowhere", "SCENE", "--out", "OUT"), "nowhere is not there"),
         (("train", "lemevit_tini", "--data", ".", "--out", "OUT"), "nearest: lemevit_tiny_light"),
         (("train", "lemevit_tiny_light", "--data", "nowhere", "--out", "OUT"), "nowhere"),
         (("train", "lemevit_tiny_light", "--data", ".", "--out", "OUT", "--set", "train.lrr=1"), "nearest: train.lr"),

@@ -1,0 +1,183 @@
+"""Which attention of which model there is to look at, and its weights for a window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from terralean.errors import ConfigError
+from terralean.models.lemevit import Block, DualAttention, LeMeViT, LeMeViTPyramid, MetaReadsImage
+from terralean.predict import Predictor
+from terralean.predict.normalise import resized
+
+Direction = Literal["meta", "image"]
+DIRECTIONS = {"meta": "meta tokens reading the image", "image": "the image reading meta tokens"}
+STAGES = 3  # S0, S1, S2: those where meta tokens and image meet
+
+
+class Place(NamedTuple):
+    """A block of a model, both numbers from 0."""
+
+    stage: int
+    block: int
+
+    def __str__(self) -> str:
+        return f"S{self.stage} block {self.block}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LookConfig:
+    """Which attention is shown; None: all tokens, all heads averaged, the last stage and block that have it."""
+
+    direction: Direction = "meta"
+    stage: int | None = None
+    block: int | None = None
+    tokens: tuple[int, ...] | None = None  # from 0
+    head: int | None = None  # from 0
+
+    def __post_init__(self) -> None:
+        if self.direction not in DIRECTIONS:
+            named = ", ".join(f"{name} ({words})" for name, words in DIRECTIONS.items())
+            raise ConfigError(f"direction must be one of {named}, got {self.direction!r}")
+        if self.block is not None and self.stage is None:
+            raise ConfigError(f"block {self.block} of which stage? give the stage too, e.g. --stage 1 --block {self.block}")
+        if self.tokens is not None and (not self.tokens or len(set(self.tokens)) < len(self.tokens)):
+            raise ConfigError(f"tokens must be one or more different numbers from 0, got {list(self.tokens)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """A LookConfig that a model can answer."""
+
+    direction: Direction
+    shown: Place
+    places: tuple[Place, ...]  # all that have this direction, for the numbers
+    tokens: tuple[int, ...]
+    count: int  # of meta tokens, chosen or not
+    head: int | None
+
+
+class Watcher:
+    """A predictor whose attention can be read."""
+
+    def __init__(self, predictor: Predictor, config: LookConfig) -> None:
+        self.predictor = predictor
+        self._backbone = find_backbone(predictor.model, name=predictor.card.model)
+        self.look = choose(self._backbone, config)
+
+    @torch.inference_mode()
+    def __call__(self, image: Tensor, valid: Tensor) -> dict[Place, Tensor]:
+        """image (C, H, W) as the scene stores it, valid (H, W) -> per block weights (heads, tokens, h, w), float32 on the CPU.
+
+        Only the chosen tokens and heads. With direction "meta" a token's weights sum to one over h and w, with "image" those
+        of a place to one over all tokens.
+        """
+        seen = self._seen(image, valid)
+        meta = self.look.direction == "meta"
+        found = self._backbone.meta_attention(seen) if meta else self._backbone.image_attention(seen)
+        everywhere = [place for place in attentions(self._backbone) if meta or place.stage > 0]
+        read = dict(zip(everywhere, found, strict=True))
+        return {place: self._chosen(read[place]) for place in self.look.places}
+
+    def side_seen(self, tile_px: int) -> int:
+        """Side of what the model sees of a square window of the scene, in px."""
+        card = self.predictor.card
+        return card.seen_px or -(-tile_px // card.shrink)
+
+    def _seen(self, image: Tensor, valid: Tensor) -> Tensor:
+        device = self.predictor.device
+        seen = self.predictor.normalise(image[None].to(device, torch.float32), valid[None].to(device))
+        return resized(seen, side_px=self.side_seen(image.shape[-1])).to(next(self._backbone.parameters()).dtype)
+
+    def _chosen(self, weights: Tensor) -> Tensor:
+        """(1, heads, M, h, w) -> (heads, tokens, h, w); what bfloat16 rounded sums to one again."""
+        weights = weights[0].float()
+        weights = weights / weights.sum(dim=(-2, -1) if self.look.direction == "meta" else 1, keepdim=True)
+        heads = slice(None) if self.look.head is None else slice(self.look.head, self.look.head + 1)
+        return weights[heads, list(self.look.tokens)].cpu()
+
+
+def find_backbone(model: nn.Module, *, name: str) -> LeMeViT | LeMeViTPyramid:
+    """The part of a model that has meta tokens. Raises ConfigError where there is none."""
+    found = next((part for part in model.modules() if isinstance(part, LeMeViT | LeMeViTPyramid)), None)
+    if found is None:
+        raise ConfigError(
+            f"{name} has no meta tokens whose attention could be shown; explain a run of a LeMeViT, "
+            "for instance of lemevit_tiny_light or lemevit_tiny_upernet"
+        )
+    return found
+
+
+def choose(backbone: LeMeViT | LeMeViTPyramid, config: LookConfig) -> Look:
+    """What was asked for, checked against the model. Raises ConfigError where it does not have that."""
+    there = attentions(backbone)
+    shown = _shown(there, config)
+    count, heads = backbone.config.meta_tokens, there[shown].heads
+    wrong = [token for token in config.tokens or () if not 0 <= token < count]
+    if wrong:
+        raise ConfigError(f"the model has {count} meta tokens, 0 to {count - 1}; got {', '.join(map(str, wrong))}")
+    if config.head is not None and not 0 <= config.head < heads:
+        raise ConfigError(f"{shown} has {heads} heads, 0 to {heads - 1}; got {config.head}")
+    able = [place for place, attention in there.items() if _answers(attention, config)]
+    return Look(
+        direction=config.direction,
+        shown=shown,
+        places=tuple(place for place in able if (config.head or 0) < there[place].heads),
+        tokens=tuple(range(count)) if config.tokens is None else config.tokens,
+        count=count,
+        head=config.head,
+    )
+
+
+def attentions(backbone: LeMeViT | LeMeViTPyramid) -> dict[Place, MetaReadsImage | DualAttention]:
+    """The attention of every block of S0..S2, in order."""
+    blocks = cast("list[list[Block]]", list(backbone.stages)[:STAGES])
+    return {
+        Place(stage, index): cast("MetaReadsImage | DualAttention", block.attn)
+        for stage, stage_blocks in enumerate(blocks)
+        for index, block in enumerate(stage_blocks)
+    }
+
+
+def _answers(attention: MetaReadsImage | DualAttention, config: LookConfig) -> bool:
+    if isinstance(attention, MetaReadsImage):
+        return config.direction == "meta"
+    return config.direction == "image" or attention.proj_c is not None
+
+
+def _shown(there: Mapping[Place, MetaReadsImage | DualAttention], config: LookConfig) -> Place:
+    """The place that was asked for, or the last one that answers."""
+    if config.stage is not None:
+        _check_stage(config.stage, direction=config.direction)
+    blocks = [place for place in there if config.stage in (None, place.stage)]
+    if config.block is not None and not 0 <= config.block < len(blocks):
+        raise ConfigError(f"S{config.stage} has {len(blocks)} blocks, 0 to {len(blocks) - 1}; got {config.block}")
+    able = [place for place in blocks if _answers(there[place], config)]
+    if config.block is None and able:
+        return able[-1]
+    wanted = blocks[config.block or 0]
+    if wanted not in able:
+        other = f"--block {able[-1].block}, or " if able else ""
+        raise ConfigError(
+            f"in {wanted} no meta token reads the image: it is the last block whose meta tokens the model uses, and they are "
+            f"read there as they came; use {other}--direction image"
+        )
+    return wanted
+
+
+def _check_stage(stage: int, *, direction: Direction) -> None:
+    if stage in (3, 4):
+        raise ConfigError(
+            f"in S{stage} image tokens read image tokens only; meta tokens, where the model still has them, read one another; "
+            "use --stage 0, 1 or 2, where image and meta tokens meet"
+        )
+    if not 0 <= stage < STAGES:
+        raise ConfigError(f"stage must be 0 to {STAGES - 1}, got {stage}")
+    if stage == 0 and direction == "image":
+        raise ConfigError(
+            "in S0 meta tokens read the image, and the image reads nothing; use --direction meta, or --stage 1 or 2"
+        )

@@ -1,0 +1,269 @@
+"""One scene, and where meta tokens look in it: a raster, a figure and the numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import terralean
+from terralean.errors import ConfigError, OutputFailed, UnreadableScene
+from terralean.explain.attention import DIRECTIONS, LookConfig, Watcher
+from terralean.explain.figure import Shown, draw
+from terralean.explain.numbers import BlockNumbers, Tally, TokenNumbers
+from terralean.explain.strips import Lattice, Reading, data_of_tokens, make_lattice, strips
+from terralean.explain.words import suffix, verdict, words
+from terralean.mapping.run import MapConfig, check_contract, make_plan
+from terralean.predict import Predictor
+from terralean.raster.cog import CogWriter, Content, failed
+from terralean.raster.display import stretch
+from terralean.raster.grid import Window
+from terralean.raster.scene import Scene, describe, open_scene, read_preview
+from terralean.raster.source import GDAL_ERRORS
+
+log = logging.getLogger(__name__)
+
+FIGURE_PX = 800  # longer side at most of what the figure shows of the scene
+KINDS = ("csv", "json", "png", "tif")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExplainConfig(LookConfig):
+    """What is shown of a scene, and how it is cut; None: as in its map."""
+
+    tile_px: int | None = None
+    bands: tuple[int, ...] | None = None  # positions from 1 of the model's bands in the scene; None: the scene's own order
+    part: tuple[int, int, int, int] | None = None  # row, column, height, width in px that the figure shows; None: all
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        LookConfig.__post_init__(self)  # a dataclass with slots is a new class, of which super() knows nothing
+        part = self.part or (0, 0, 1, 1)
+        if len(part) != 4 or min(part[:2]) < 0 or min(part[2:]) < 1:  # noqa: PLR2004 - row, column, height, width
+            raise ConfigError(f"part must be row,column,height,width in px, e.g. 0,0,512,512; got {','.join(map(str, part))}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExplainResult:
+    """What was written, and the numbers."""
+
+    raster: str
+    figure: str
+    csv: str
+    json: str
+    document: dict[str, Any]  # what the JSON file holds
+    shown: BlockNumbers  # of the block in raster and figure
+    verdict: tuple[str, ...]  # in words, with a line for each block
+
+
+def explain_scene(
+    predictor: Predictor,
+    path: str | Path,
+    *,
+    out: Path,
+    config: ExplainConfig,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ExplainResult:
+    """Write where meta tokens look in a scene: `out/<scene>_<direction>_s<stage>b<block>` as .tif, .png, .csv and .json.
+
+    The raster has a band per token on the scene's CRS and origin, at the resolution of the stage's tokens: multiples of the
+    average attention, see `terralean.explain.strips`; NaN where there is no data. All files appear or none. `progress` is
+    told finished and all rows. Raises ConfigError for what the model does not have, BandMismatch, UnreadableScene where the
+    scene holds no valid pixel, OutputFailed where something cannot be written or is there.
+    """
+    watcher = Watcher(predictor, config)
+    name = f"{Path(str(path)).stem}_{suffix(watcher.look)}"
+    with open_scene(path, bands=config.bands) as scene:
+        check_contract(scene, predictor.card, chosen=config.bands is not None)
+        part = _part(scene, config)
+        plan = make_plan(predictor.card, scene.grid, config=MapConfig(tile_px=config.tile_px, bands=config.bands))
+        lattice = make_lattice(watcher, scene.grid, tile_px=plan.tile_px, overlap_px=plan.overlap_px)
+        _tell_size(scene, lattice, tokens=len(watcher.look.tokens))
+        with whole(out, [f"{name}.{kind}" for kind in KINDS], overwrite=config.overwrite) as folder:
+            raster = folder / f"{name}.tif"
+            blocks = _write_raster(raster, watcher, scene, lattice, progress=progress)
+            shown = next(block for block in blocks if (block.stage, block.block) == watcher.look.shown)
+            document = _document(watcher, scene, lattice, blocks)
+            (folder / f"{name}.png").write_bytes(
+                _figure(watcher, scene, raster, lattice, part=part, shown=shown, share=config.tokens is None)
+            )
+            (folder / f"{name}.csv").write_text(as_csv(blocks), encoding="utf-8")
+            (folder / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    files = {kind: str(out / f"{name}.{kind}") for kind in KINDS}
+    return ExplainResult(
+        raster=files["tif"],
+        figure=files["png"],
+        csv=files["csv"],
+        json=files["json"],
+        document=document,
+        shown=shown,
+        verdict=verdict(watcher.look, blocks),
+    )
+
+
+def as_csv(blocks: Sequence[BlockNumbers]) -> str:
+    """A row for each token of each block."""
+    text = io.StringIO()
+    columns = [field.name for field in fields(TokenNumbers)]
+    writer = csv.DictWriter(text, ["stage", "block", *columns], lineterminator="\n")
+    writer.writeheader()
+    for block in blocks:
+        writer.writerows({"stage": block.stage, "block": block.block, **asdict(token)} for token in block.tokens)
+    return text.getvalue()
+
+
+@contextmanager
+def whole(out: Path, names: Sequence[str], *, overwrite: bool) -> Iterator[Path]:
+    """A folder to write files of these names into, which get their place in `out` together when all is well.
+
+    Raises OutputFailed where one is there already, and where the disk does not take them; nothing is then left.
+    """
+    there = [out / name for name in names if (out / name).exists()]
+    if there and not overwrite:
+        raise OutputFailed(f"{there[0]} exists; delete it, choose another folder, or say --overwrite")
+    new = [folder for folder in out.absolute().parents if not folder.exists()]
+    new = new if out.exists() else [out.absolute(), *new]
+    folder = out / f"{names[0]}.part"
+    try:
+        shutil.rmtree(folder, ignore_errors=True)  # a killed run's
+        folder.mkdir(parents=True)
+        yield folder
+        for path in sorted(folder.iterdir()):
+            os.replace(path, out / path.name)
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # not there, or meanwhile not empty
+            for made in new:
+                made.rmdir()
+        if isinstance(error, (OSError, *GDAL_ERRORS)):
+            raise failed(out / names[0], error) from error
+        raise
+    folder.rmdir()
+
+
+def _write_raster(
+    path: Path, watcher: Watcher, scene: Scene, lattice: Lattice, *, progress: Callable[[int, int], None]
+) -> list[BlockNumbers]:
+    """Write the maps of the shown block strip by strip, and count all blocks."""
+    tallies = {place: Tally(watcher.look.tokens) for place in watcher.look.places}
+
+    def count(reading: Reading) -> None:
+        for place, tally in tallies.items():
+            weights = reading.weights[place].double().numpy()
+            valid = data_of_tokens(reading.valid, side=weights.shape[-1])
+            tally.add(weights, valid, of_places=watcher.look.direction == "meta")
+
+    content = _content(watcher.look.tokens)
+    seen = False
+    with CogWriter(path, grid=lattice.grid, content=content, tags=_tags(watcher, scene, lattice)) as writer:
+        for strip in strips(watcher, scene, lattice, tell=count):
+            writer.write(strip.window, strip.attention)
+            seen = seen or bool(np.isfinite(strip.attention).any())
+            progress(strip.window.row + strip.window.height, lattice.grid.height)
+        if not seen:  # inside, so that the writer removes what it began
+            raise UnreadableScene(
+                f"{scene.path} holds no valid pixel in these bands: every one is nodata, masked or NaN; explain another scene"
+            )
+    return [tally.numbers(stage=place.stage, block=place.block) for place, tally in tallies.items()]
+
+
+def _content(tokens: Sequence[int]) -> Content:
+    names = tuple(f"token {token}" for token in tokens)
+    return Content(bands=names, dtype="float32", nodata=float("nan"), overviews="AVERAGE", bits=32)
+
+
+def _figure(
+    watcher: Watcher, scene: Scene, raster: Path, lattice: Lattice, *, part: Window, shown: BlockNumbers, share: bool
+) -> bytes:
+    """The figure of a part of the scene, from the finished raster."""
+    values, valid = read_preview(scene.crop(part), FIGURE_PX)
+    tokens = _in_tokens(part, lattice)
+    with describe(raster, expected="the raster just written") as finished:
+        maps, _ = read_preview(finished.crop(tokens), FIGURE_PX)
+    drawn = Shown(scene=stretch(values, valid, bands=scene.bands), maps=maps, box=_box(part, tokens, lattice))
+    return draw(drawn, numbers=shown, words=words(watcher, scene, lattice, part=part, shown=shown), share=share)
+
+
+def _in_tokens(part: Window, lattice: Lattice) -> Window:
+    """The tokens that cover a part of the scene."""
+    row, col = lattice.tokens(part.row), lattice.tokens(part.col)
+    below, right = -lattice.tokens(-part.row - part.height), -lattice.tokens(-part.col - part.width)
+    return Window(row=row, col=col, height=below - row, width=right - col)
+
+
+def _box(part: Window, tokens: Window, lattice: Lattice) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a part of the scene in the tokens that cover it, as shares of their extent."""
+    scale = lattice.side / lattice.plan.tile_px
+    left, top = part.col * scale - tokens.col, part.row * scale - tokens.row
+    right, bottom = left + part.width * scale, top + part.height * scale
+    return left / tokens.width, top / tokens.height, min(1.0, right / tokens.width), min(1.0, bottom / tokens.height)
+
+
+def _part(scene: Scene, config: ExplainConfig) -> Window:
+    """What the figure shows. Raises ConfigError where that reaches past the scene."""
+    if config.part is None:
+        return scene.grid.window
+    row, col, height, width = config.part
+    part = Window(row=row, col=col, height=height, width=width)
+    if part.cut(scene.grid.window) != part:
+        raise ConfigError(
+            f"part {','.join(map(str, config.part))} (row, column, height, width) reaches past {scene.path}, which has "
+            f"{scene.grid.height} rows and {scene.grid.width} columns"
+        )
+    return part
+
+
+def _tell_size(scene: Scene, lattice: Lattice, *, tokens: int) -> None:
+    strip = lattice.side * (lattice.grid.width + lattice.side) * tokens * 4 * 3
+    log.info(
+        "%s: %d x %d px, about %d MB of memory beside the model",
+        scene.path,
+        scene.grid.width,
+        scene.grid.height,
+        strip // 2**20 + 1,
+    )
+
+
+def _tags(watcher: Watcher, scene: Scene, lattice: Lattice) -> dict[str, str]:
+    card, look = watcher.predictor.card, watcher.look
+    per = "places of its window" if look.direction == "meta" else "meta tokens"
+    return {
+        "TERRALEAN_VERSION": terralean.__version__,
+        "TERRALEAN_MODEL": card.model,
+        "TERRALEAN_DATA": card.training.data,
+        "TERRALEAN_SCENE": Path(scene.path).name,
+        "TERRALEAN_PRECISION": watcher.predictor.precision,
+        "TERRALEAN_ATTENTION": DIRECTIONS[look.direction],
+        "TERRALEAN_STAGE": f"S{look.shown.stage}",
+        "TERRALEAN_BLOCK": str(look.shown.block),
+        "TERRALEAN_HEAD": "mean" if look.head is None else str(look.head),
+        "TERRALEAN_WINDOW_PX": str(lattice.plan.tile_px),
+        "TERRALEAN_OVERLAP_PX": str(lattice.plan.overlap_px),
+        "TERRALEAN_VALUES": f"share of attention times the number of {per}: 1 is the average; blended where windows overlap",
+    }
+
+
+def _document(watcher: Watcher, scene: Scene, lattice: Lattice, blocks: Sequence[BlockNumbers]) -> dict[str, Any]:
+    look = watcher.look
+    return {
+        "scene": scene.path,
+        "model": watcher.predictor.card.model,
+        "direction": look.direction,
+        "stage": look.shown.stage,
+        "block": look.shown.block,
+        "head": look.head,
+        "window_px": lattice.plan.tile_px,
+        "overlap_px": lattice.plan.overlap_px,
+        "place_px": lattice.plan.tile_px / lattice.side,
+        "blocks": [asdict(block) for block in blocks],
+    }

@@ -1,0 +1,84 @@
+"""What is said of attention: on the figure and on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from terralean.explain.attention import Look, Watcher
+from terralean.explain.figure import Words
+from terralean.explain.numbers import BlockNumbers, percent
+from terralean.explain.strips import Lattice
+from terralean.raster.grid import Window
+from terralean.raster.scene import Scene
+
+LEAST = 0.005  # share of attention on places without data that is worth a line
+SCALE = {
+    "meta": "times the average attention of its window",
+    "image": "times what each token would have if all were read alike",
+}
+CAPTIONS = {
+    "meta": "entropy, in percent of that of even attention, and the smallest share of a window with half of the attention",
+    "image": "share of all that is read, and the smallest share of a window where half of that is read",
+}
+
+
+def suffix(look: Look) -> str:
+    """What tells the files of one look from those of another."""
+    head = "" if look.head is None else f"h{look.head}"
+    return f"{look.direction}_s{look.shown.stage}b{look.shown.block}{head}"
+
+
+def words(watcher: Watcher, scene: Scene, lattice: Lattice, *, part: Window, shown: BlockNumbers) -> Words:
+    """What is written on the figure of a part of the scene."""
+    look = watcher.look
+    what = "Where meta tokens look" if look.direction == "meta" else "Which meta tokens the image reads"
+    size = f"{Path(scene.path).name}, {part.width} x {part.height} px"
+    return Words(
+        heading=f"{what}: stage S{look.shown.stage}, block {look.shown.block}",
+        lines=(_model(watcher, scene, lattice, heads=shown.heads), f"{differences(shown)}; {CAPTIONS[look.direction]}"),
+        scene=size if part == scene.grid.window else f"{size} from row {part.row}, column {part.col}",
+        scale=SCALE[look.direction],
+    )
+
+
+def verdict(look: Look, blocks: Sequence[BlockNumbers]) -> tuple[str, ...]:
+    """A line for each block, the shown one named, and one where attention goes to places without data."""
+    lines = [_block(block, shown=(block.stage, block.block) == look.shown) for block in blocks]
+    shown = next(block for block in blocks if (block.stage, block.block) == look.shown)
+    if (shown.without_data or 0) > LEAST:
+        lines.append(
+            f"{percent(shown.without_data or 0)} of the attention is on places without data, which no number here counts"
+        )
+    return tuple(lines)
+
+
+def differences(block: BlockNumbers) -> str:
+    """How many different maps there are."""
+    heads = "" if block.distinct_heads is None else f", {block.heads} heads {block.distinct_heads:.1f}"
+    many = (
+        "1 token has its map"
+        if len(block.tokens) == 1
+        else f"{len(block.tokens)} tokens have {block.distinct_tokens:.1f} different maps"
+    )
+    return f"{many}{heads}"
+
+
+def _block(block: BlockNumbers, *, shown: bool) -> str:
+    entropy, half = (sum(getattr(one, key) for one in block.tokens) / len(block.tokens) for key in ("entropy_share", "half"))
+    return (
+        f"S{block.stage} block {block.block}{' (shown)' if shown else ''}: {differences(block)}; entropy {percent(entropy)} of "
+        f"even, half in {percent(half)}"
+    )
+
+
+def _model(watcher: Watcher, scene: Scene, lattice: Lattice, *, heads: int) -> str:
+    look, pixel = watcher.look, scene.grid.pixel_m()
+    px = lattice.plan.tile_px / lattice.side
+    metres = "" if pixel is None else f" ({px * pixel[0]:.3g} m)"
+    kind = "cross-attention" if look.shown.stage == 0 else "dual cross-attention"
+    head = f"head {look.head}" if look.head is not None else f"mean of {heads} head{'s' if heads > 1 else ''}"
+    return (
+        f"{watcher.predictor.card.model}, {kind}, {head}; windows of {lattice.plan.tile_px} px, "
+        f"{lattice.side} x {lattice.side} places of {px:.3g} px{metres}"
+    )
