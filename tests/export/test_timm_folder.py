@@ -38,7 +38,7 @@ def trained(folder, told: Card) -> torch.nn.Module:
 
 @pytest.mark.parametrize(
     ("name", "sizes"),
-    [("lemevit_tiny", {"meta_tokens": 8, "drop_path": 0.0}), ("classifier", {"backbone": "resnet10t"})],
+    [("lemevit_tiny", {"meta_tokens": 8, "fusion": "tokens", "drop_path": 0.0}), ("classifier", {"backbone": "resnet10t"})],
 )
 def test_timm_builds_the_classifier_with_its_weights(tmp_path, name, sizes):
     ours = trained(tmp_path / "run", card(name, sizes=sizes))

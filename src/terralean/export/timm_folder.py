@@ -18,6 +18,7 @@ from terralean.weights.card import Card, read_card
 from terralean.weights.checkpoint import NAME, read_tensors, save_weights
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"  # as timm names them
+SIZES = ("meta_tokens", "stages", "meta_stem", "fusion", "attention_scale")  # of LeMeViT, beside its name
 BYTE = 255  # timm's mean and std are of values from 0 to 1
 
 
@@ -67,6 +68,7 @@ def _tensors(card: Card, state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _config(card: Card, architecture: str) -> dict[str, Any]:
     """timm's config.json. Mean and std are of values from 0 to 1 where the bands hold bytes, else of the stored values."""
     classifies, side = card.task == "classification", card.seen_px or card.tile_px
+    sizes = {key: value for key, value in card.sizes.items() if key in SIZES}  # timm's own configs know no such key
     unit = BYTE if card.bands.dtype == "uint8" else 1
     return {
         "architecture": architecture,
@@ -79,7 +81,7 @@ def _config(card: Card, architecture: str) -> dict[str, Any]:
             "std": [value / unit for value in card.normalisation.std],
             "interpolation": "bicubic",
             "license": card.licence,
-            **{key: value for key, value in card.sizes.items() if key == "meta_tokens"},
+            **({"sizes": sizes} if sizes else {}),
         },
         "terralean": {
             "version": card.version,

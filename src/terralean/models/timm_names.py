@@ -94,6 +94,7 @@ def _entrypoint(name: str, config: Callable[..., LeMeViTConfig]) -> Callable[...
         classes = saved.get("num_classes", 1000) if num_classes is None else num_classes
         sizes = config(bands=bands, classes=classes, drop_path=drop_path_rate, meta_tokens=meta_tokens)
         sizes = replace(sizes, stages=stages, meta_stem=meta_stem, fusion=fusion, attention_scale=attention_scale)
+        sizes = replace(sizes, **saved.get("sizes", {}))  # its weights fit no others
         model = LeMeViTPyramid(sizes, out_indices=out_indices) if features_only else LeMeViT(sizes)
         told = {**DATA_CFG, **saved, "architecture": name}
         for attribute in ("default_cfg", "pretrained_cfg"):  # where timm looks
