@@ -24,6 +24,7 @@ from terralean.data.scene_picture import GREY, RGB, SMALL_BYTES, read_picture
 from terralean.data.split import relative
 from terralean.data.words import SHOWN, counted, listed
 from terralean.errors import BandMismatch, LabelError, SizeError, TerraleanError, UnreadableScene
+from terralean.raster.cog import bounded_cache
 from terralean.raster.grid import Window
 from terralean.raster.scene import describe
 from terralean.spec import Bands
@@ -58,7 +59,7 @@ class Checked:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Look:
+class Look:
     """What came of opening a file."""
 
     image: SceneImage
@@ -76,7 +77,7 @@ def check_images(
     BandMismatch where images differ in bands or type.
     """
     looks = []
-    for look in _look_at_all(dataset.images, config):
+    for look in look_at_all(dataset.images, config):
         looks.append(look)
         if progress is not None and (len(looks) % AT_ONCE == 0 or len(looks) == len(dataset.images)):
             progress(len(looks), len(dataset.images))
@@ -84,7 +85,7 @@ def check_images(
     good = [look for look in looks if look.fault is None]
     images = tuple(look.image for look in good)
     _check_classes_left(dataset, images)
-    bands = _one_kind(dataset, [(look.image.path, look.bands) for look in good if look.bands is not None])
+    bands = one_kind(dataset, [(look.image.path, look.bands) for look in good if look.bands is not None])
     seen = {look.image.path: look.seen for look in good if look.seen is not None}
     _tell_contradictions(dataset, images, seen)
     return Checked(
@@ -97,18 +98,19 @@ def check_images(
 # One image.
 
 
-def _look_at_all(images: Sequence[SceneImage], config: SceneDataConfig) -> Iterator[_Look]:
+def look_at_all(images: Sequence[SceneImage], config: SceneDataConfig) -> Iterator[Look]:
+    """What came of opening and decoding each image, in order; what is wrong with one is its `fault`."""
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         for start in range(0, len(images), AT_ONCE):
             yield from pool.map(lambda image: _look(image, config), images[start : start + AT_ONCE])
 
 
-def _look(image: SceneImage, config: SceneDataConfig) -> _Look:
+def _look(image: SceneImage, config: SceneDataConfig) -> Look:
     try:
         seen, bands = _decode(image.path, config)
     except (UnreadableScene, SizeError, BandMismatch) as error:
-        return _Look(image=image, fault=error)
-    return _Look(image=image, seen=seen, bands=bands)
+        return Look(image=image, fault=error)
+    return Look(image=image, seen=seen, bands=bands)
 
 
 def _decode(path: str, config: SceneDataConfig) -> tuple[Seen, Bands]:
@@ -145,7 +147,7 @@ def _streamed(path: str, config: SceneDataConfig) -> tuple[Bands, int, int, _Pie
         height, width = scene.grid.height, scene.grid.width
 
     def pieces() -> _Pieces:
-        with scene:
+        with bounded_cache(), scene:
             for rows in _rows(height, width):
                 yield scene.read(Window(row=rows.start, col=0, height=rows.stop - rows.start, width=width))
 
@@ -160,7 +162,7 @@ def _rows(height: int, width: int) -> Iterator[slice]:
 # All images.
 
 
-def _stop_or_leave_out(faulty: Sequence[_Look], dataset: SceneDataset, config: SceneDataConfig) -> None:
+def _stop_or_leave_out(faulty: Sequence[Look], dataset: SceneDataset, config: SceneDataConfig) -> None:
     odd = [look.fault for look in faulty if isinstance(look.fault, BandMismatch)]
     if odd:
         raise BandMismatch(_several(odd, dataset))
@@ -189,7 +191,7 @@ def _check_classes_left(dataset: SceneDataset, images: Sequence[SceneImage]) -> 
         )
 
 
-def _one_kind(dataset: SceneDataset, found: Sequence[tuple[str, Bands]]) -> Bands:
+def one_kind(dataset: SceneDataset, found: Sequence[tuple[str, Bands]]) -> Bands:
     """The bands of all images. Raises BandMismatch naming those that differ from the most."""
     counts = Counter(bands for _, bands in found)
     usual = counts.most_common(1)[0][0]
