@@ -218,7 +218,7 @@ def test_files_that_are_there_are_kept_unless_told(predictor, scene, tmp_path):
 
 def test_what_a_killed_run_left_does_not_matter_and_the_bytes_are_the_same(predictor, scene, tmp_path):
     first = explain(predictor, scene, tmp_path / "a")
-    left = tmp_path / "b" / "scene_meta_s2b0.csv.part"
+    left = tmp_path / "b" / "scene_meta_s2b0.tif.part"
     left.mkdir(parents=True)
     (left / "scene_meta_s2b0.tif").write_text("half a raster")
     (left / "rubbish.txt").write_text("rubbish")

@@ -6,10 +6,7 @@ import csv
 import io
 import json
 import logging
-import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import terralean
-from terralean.errors import ConfigError, OutputFailed, UnreadableScene
+from terralean.errors import ConfigError, UnreadableScene
 from terralean.explain.attention import DIRECTIONS, LookConfig, Watcher
 from terralean.explain.figure import Shown, draw
 from terralean.explain.numbers import BlockNumbers, Tally, TokenNumbers
@@ -25,16 +22,16 @@ from terralean.explain.strips import Lattice, Reading, data_of_tokens, make_latt
 from terralean.explain.words import suffix, verdict, words
 from terralean.mapping.run import MapConfig, check_contract, make_plan
 from terralean.predict import Predictor
-from terralean.raster.cog import CogWriter, Content, failed
+from terralean.raster.cog import CogWriter, Content
 from terralean.raster.display import stretch
 from terralean.raster.grid import Window
 from terralean.raster.scene import Scene, describe, open_scene, read_preview
-from terralean.raster.source import GDAL_ERRORS
+from terralean.raster.whole import whole
 
 log = logging.getLogger(__name__)
 
 FIGURE_PX = 800  # longer side at most of what the figure shows of the scene
-KINDS = ("csv", "json", "png", "tif")
+KINDS = ("tif", "csv", "json", "png")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,35 +117,6 @@ def as_csv(blocks: Sequence[BlockNumbers]) -> str:
     for block in blocks:
         writer.writerows({"stage": block.stage, "block": block.block, **asdict(token)} for token in block.tokens)
     return text.getvalue()
-
-
-@contextmanager
-def whole(out: Path, names: Sequence[str], *, overwrite: bool) -> Iterator[Path]:
-    """A folder to write files of these names into, which get their place in `out` together when all is well.
-
-    Raises OutputFailed where one is there already, and where the disk does not take them; nothing is then left.
-    """
-    there = [out / name for name in names if (out / name).exists()]
-    if there and not overwrite:
-        raise OutputFailed(f"{there[0]} exists; delete it, choose another folder, or say --overwrite")
-    new = [folder for folder in out.absolute().parents if not folder.exists()]
-    new = new if out.exists() else [out.absolute(), *new]
-    folder = out / f"{names[0]}.part"
-    try:
-        shutil.rmtree(folder, ignore_errors=True)  # a killed run's
-        folder.mkdir(parents=True)
-        yield folder
-        for path in sorted(folder.iterdir()):
-            os.replace(path, out / path.name)
-    except BaseException as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # not there, or meanwhile not empty
-            for made in new:
-                made.rmdir()
-        if isinstance(error, (OSError, *GDAL_ERRORS)):
-            raise failed(out / names[0], error) from error
-        raise
-    folder.rmdir()
 
 
 def _write_raster(
