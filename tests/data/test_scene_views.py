@@ -126,7 +126,7 @@ def test_reading_a_large_image_reduced_changes_little(tmp_path):
         near = views(reduced, config)["image"]
         assert len(whole) == len(near)
         torch.testing.assert_close(near, whole, rtol=0, atol=12)
-        assert (near - whole).abs().mean() < 1
+        assert (near - whole).abs().mean() < 2
 
 
 def test_more_views_need_more_pixels():

@@ -18,7 +18,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from terralean.errors import BandMismatch, MissingFile, SizeError, UnreadableScene
 from terralean.raster.grid import Grid, Window
-from terralean.raster.scene import open_scene, read_preview, valid_pixels
+from terralean.raster.scene import open_scene, read_preview, read_reduced, valid_pixels
 from terralean.raster.write import write_scene
 from terralean.spec import Bands
 
@@ -401,6 +401,26 @@ def test_a_preview_is_a_small_scene(tmp_path, max_px):
 def test_a_preview_of_a_crop_past_the_edge_is_not_valid_there(scene):
     small, valid = read_preview(scene.crop(Window(row=-20, col=0, height=40, width=24)), 10)
     assert valid.shape == (10, 6) and not valid[:5].any() and valid[5:].all() and small[:, :5].max() == 0
+
+
+def test_a_reduced_read_holds_the_means(tmp_path):
+    values = distinct(4, dtype="float32")
+    write_scene(tmp_path / "a.tif", values, grid=GRID, bands=Bands(names=FOUR.names, dtype="float32"))
+    small, valid = read_reduced(open_scene(tmp_path / "a.tif", bands=(3, 1)), height=10, width=6)
+    np.testing.assert_allclose(small, values.reshape(4, 10, 2, 6, 4).mean(axis=(2, 4))[[2, 0]], rtol=1e-6)
+    assert valid.all()
+
+
+def test_what_is_not_valid_stays_out_of_the_means(tmp_path):
+    values = distinct(2, dtype="float32")
+    values[:, :, ::2] = -1
+    values[1, 10:] = np.nan
+    write_scene(tmp_path / "a.tif", values, grid=GRID, bands=Bands(names=("a", "b"), dtype="float32"), nodata=-1)
+    small, valid = read_reduced(open_scene(tmp_path / "a.tif"), height=10, width=8)
+    kept = np.where(values == -1, np.nan, values)[:, :10].reshape(2, 5, 2, 8, 3)
+    np.testing.assert_allclose(small[:, :5][:, valid[:5]], np.nanmean(kept, axis=(2, 4))[:, valid[:5]], rtol=1e-6)
+    assert valid[:5].any()
+    assert not valid[5:].any()
 
 
 # Real files: shared/data/rgb/raster/index.csv says what each is.

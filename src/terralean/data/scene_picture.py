@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from rasterio.enums import ColorInterp
 
 from terralean.data.scene_config import SceneDataConfig
 from terralean.errors import BandMismatch, UnreadableScene
+from terralean.raster.cog import bounded_cache
 from terralean.raster.scene import Scene, describe, read_preview, read_reduced
+from terralean.raster.source import check_there
 from terralean.spec import Bands
 
 PILLOWS = (".jpg", ".jpeg", ".png", ".bmp")
@@ -48,13 +51,16 @@ class Picture:
 def read_picture(path: str, *, config: SceneDataConfig, keep_px: int | None = None) -> Picture:
     """Decode a file. With `keep_px` a larger one comes with fewer pixels, at least so many along its shorter side.
 
-    Raises UnreadableScene and BandMismatch with the file, what was found and what mends it.
+    Raises MissingFile, UnreadableScene and BandMismatch with the file, what was found and what mends it.
     """
-    if Path(path).suffix.lower() in PILLOWS and Path(path).stat().st_size <= SMALL_BYTES:
+    check_there(path, expected="an image")
+    small = Path(path).stat().st_size <= SMALL_BYTES
+    if small and Path(path).suffix.lower() in PILLOWS:
         picture = _by_pillow(path, config, keep_px)
         if picture is not None:
             return picture
-    return _by_gdal(path, config, keep_px)
+    with nullcontext() if small else bounded_cache():
+        return _by_gdal(path, config, keep_px)
 
 
 def shrink_factor(height: int, width: int, *, keep_px: int | None) -> int:
