@@ -1,25 +1,35 @@
-import csv
 import io
-from dataclasses import fields, replace
+import json
+from dataclasses import replace
 
 import pytest
-import timm
-import torch
 from rich.console import Console
 
-from terralean.benchmark.published import PUBLISHED
-from terralean.benchmark.run import Row
-from terralean.benchmark.table import as_table, write_csv
-from terralean.cost.macs import count_macs_at, parameters
-from terralean.errors import OutputFailed
-from terralean.models import register
+from terralean.benchmark.machine import Machine, Product, Rate
+from terralean.benchmark.run import Report, Row
+from terralean.benchmark.table import as_document, as_table
 
+MACHINE = Machine(
+    device="EPYC",
+    processor="EPYC",
+    instructions="AVX512",
+    threads=2,
+    tf32=None,
+    system="Linux",
+    python="3.12",
+    torch="2.15.0",
+    timm="1.0",
+    terralean="0.1.0",
+)
+RATE = Rate(Product("square", "bf16", 1024, 1024, 1024), gflops=300.0, gflops_low=290.0, gflops_high=310.0)
 GOOD = Row(
     model="swin_tiny_patch4_window7_224",
-    mode="compiled",
+    work="inference",
+    mode="folded+compiled",
     precision="bf16",
     batch=8,
-    size_px=224,
+    height_px=224,
+    width_px=224,
     bands=3,
     device="EPYC",
     threads=2,
@@ -30,81 +40,130 @@ GOOD = Row(
     images_per_s=12.3456,
     images_per_s_low=11.0,
     images_per_s_high=13.0,
+    latency_ms=648.0,
+    latency_ms_low=615.4,
+    latency_ms_high=727.3,
     processor_ms=81.25,
+    held_bytes=54 * 2**20,
     peak_memory_bytes=3 * 2**20,
+    gflops=110.4,
+    gemm_gflops=300.0,
+    share_of_gemm=0.368,
     relative_error=0.0123,
+    norms_folded=0,
+    norms_left=0,
     best=True,
     rounds=9,
     calls=2,
 )
 BAD = Row(
-    model="other, with a comma",
+    model="other",
+    work="inference",
     mode="eager",
     precision="fp32",
     batch=8,
-    size_px=224,
+    height_px=224,
+    width_px=224,
     bands=3,
     device="EPYC",
     threads=2,
     torch="2.15.0",
-    failure="RuntimeError: no",
+    failure="RuntimeError: [no] way",
 )
 
 
-def test_file_holds_every_field_of_every_row(tmp_path):
-    path = tmp_path / "new" / "folder" / "speed.csv"
-    write_csv([GOOD, BAD], path)
-    with path.open(newline="") as file:
-        good, bad = csv.DictReader(file)
-    assert list(good) == [field.name for field in fields(Row)]
-    assert good["images_per_s"] == "12.3456"
-    assert good["best"] == "True"
-    assert good["failure"] == ""
-    assert (bad["model"], bad["images_per_s"], bad["failure"]) == ("other, with a comma", "", "RuntimeError: no")
-    assert [p.name for p in path.parent.iterdir()] == ["speed.csv"]
+def report(*rows: Row) -> Report:
+    return Report(machine=MACHINE, products=(RATE,), rows=rows)
 
 
-def test_file_that_cannot_be_written_is_named_and_nothing_stays(tmp_path):
-    (tmp_path / "speed.csv").mkdir()
-    with pytest.raises(OutputFailed, match=r"speed\.csv could not be written: .*; choose another path"):
-        write_csv([GOOD], tmp_path / "speed.csv")
-    assert [p.name for p in tmp_path.iterdir()] == ["speed.csv"]
-
-
-def test_table_says_what_was_measured_where():
-    text = printed([GOOD, BAD])
-    assert "EPYC, 2 CPU threads, batches of 8 x 3 x 224 x 224, torch 2.15.0" in text
-    for cell in ("28.29", "4.350", "0.123", "12.3", "11.0 .. 13.0", "81.2", " 3 ", "1e-02", "2872"):
-        assert cell in text
-    assert "other, with a comma eager fp32 failed: RuntimeError: no" in text
-
-
-def test_failures_stand_below_measurements():
-    text = printed([BAD, GOOD])
-    assert text.index("28.29") < text.index("other, with a comma")
-
-
-def test_what_was_not_measured_is_a_dash():
-    assert " 12.3 " in printed([GOOD])
-    assert " 12.3 " not in printed([replace(GOOD, images_per_s=None)])
-
-
-def test_table_of_nothing_says_so():
-    assert "nothing was measured" in printed([])
-
-
-def printed(rows: list[Row]) -> str:
-    console = Console(width=240, record=True, file=io.StringIO())
-    console.print(as_table(rows))
+def printed(*rows: Row, width: int = 180) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(as_table(report(*rows), width=width))
     return console.export_text()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_sizes_are_those_of_the_models_of_that_name(name):
-    """So the published speed stands beside the model it belongs to. Their counts leave out what this package counts apart."""
-    register()
-    with torch.device("meta"):
-        model = timm.create_model(name)
-    assert parameters(model) / 1e6 == pytest.approx(PUBLISHED[name].parameters_m, rel=0.015)
-    assert count_macs_at(model, (1, 3, 224, 224)).layers / 1e9 == pytest.approx(PUBLISHED[name].gmacs, rel=0.05)
+def test_table_says_what_was_measured_where():
+    text = printed(GOOD, BAD)
+    assert "inference, 8 x 224 px, 3 bands: EPYC, 2 CPU threads, torch 2.15.0" in text
+    for cell in (
+        "28.29",
+        "4.350",
+        "0.123",
+        "12.3 (11.0 .. 13.0)",
+        "648.0",
+        "81.2",
+        " 54 ",
+        " 3 ",
+        "110.4",
+        "37%",
+        "1e-02",
+        "2872",
+    ):
+        assert cell in text
+    assert "GEMM of this machine, bf16, 1024 x 1024 x 1024, square: 300.0 (290.0 .. 310.0) GFLOP/s" in text
+    assert "other eager fp32 at 8 x 224 px failed: RuntimeError: [no] way" in text
+
+
+def test_several_batches_and_sizes_have_a_column():
+    text = printed(GOOD, replace(GOOD, batch=1, width_px=320))
+    assert "inference: EPYC" in text
+    assert "8 x 224 px" in text
+    assert "1 x 224x320 px" in text
+
+
+def test_published_speed_is_that_of_the_same_work():
+    assert "4090" not in printed(replace(GOOD, model="resnet18"))
+    training = printed(replace(GOOD, work="training"))
+    assert " 873" in training
+    assert "2872" not in training
+
+
+def test_notes_say_what_could_not_be_folded():
+    text = printed(
+        GOOD,
+        replace(GOOD, model="a", norms_folded=5, norms_left=1),
+        replace(GOOD, model="b", norms_folded=None, norms_left=None, note="it resizes images"),
+    )
+    assert "swin_tiny_patch4_window7_224: no batch norm to fold" in text
+    assert "a: 5 of 6 batch norms folded" in text
+    assert "b at 224 px: it resizes images" in text
+    assert "b: " not in text
+
+
+def test_failures_stand_below_measurements():
+    text = printed(BAD, GOOD)
+    assert text.index("28.29") < text.index("other")
+
+
+@pytest.mark.parametrize(("width", "left_out"), [(180, ()), (150, ("error", "CPU ms", "MiB")), (100, ("GFLOP/s", "+ peak"))])
+def test_what_there_is_no_room_for_is_left_out_and_named_and_nothing_is_cut(width, left_out):
+    text = printed(replace(GOOD, mode="folded+channels-last+compiled"), replace(BAD, model="a"), width=width)
+    assert "…" not in text
+    for name in ("swin_tiny_patch4_window7_224", "folded+channels-last+compiled", "12.3 (11.0 .. 13.0)"):
+        assert name in text
+    said = " ".join(text.partition("as all else in --csv and --json: ")[2].partition("GEMM of this")[0].split())
+    header = f"{text.splitlines()[1]}  "
+    assert all(name in said and f"  {name}  " not in header for name in left_out)
+    assert bool(left_out) == bool(said)
+
+
+def test_what_was_not_measured_is_a_dash():
+    assert " 12.3 " in printed(GOOD)
+    assert " 12.3 " not in printed(replace(GOOD, images_per_s=None))
+
+
+def test_table_of_nothing_says_so():
+    assert "nothing was measured" in printed()
+
+
+def test_document_holds_machine_products_and_rows():
+    document = json.loads(json.dumps(as_document(report(GOOD, BAD))))
+    assert document["machine"]["instructions"] == "AVX512"
+    assert document["products"] == [
+        {
+            **{"name": "square", "precision": "bf16", "rows": 1024, "inner": 1024, "columns": 1024},
+            **{"gflops": 300.0, "gflops_low": 290.0, "gflops_high": 310.0},
+        }
+    ]
+    assert [row["failure"] for row in document["rows"]] == [None, "RuntimeError: [no] way"]
+    assert document["rows"][0]["latency_ms_high"] == pytest.approx(727.3)

@@ -1,8 +1,10 @@
+import resource
+
 import pytest
 import torch
 
 from terralean.cost import memory
-from terralean.cost.memory import peak_memory, peak_since, restart_peak
+from terralean.cost.memory import available_bytes, keep_within_memory, peak_memory, peak_since, restart_peak
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -59,3 +61,40 @@ def test_system_that_cannot_say_gives_none(monkeypatch, tmp_path):
 def test_peak_on_cuda_is_the_allocators():
     found = peak_memory(lambda: torch.ones(64 * MIB // 4, device="cuda"), device=torch.device("cuda"))
     assert found == 64 * MIB
+
+
+def test_what_the_system_does_not_have_is_refused_instead_of_granted_and_killed():
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with keep_within_memory():
+        left = available_bytes()
+        assert len(torch.ones(64 * MIB // 4)) == 16 * MIB
+        with pytest.raises(RuntimeError, match="can't allocate memory"):
+            torch.empty(left // 4 + 64 * MIB)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_limit_that_is_there_is_not_raised():
+    _, hard = before = resource.getrlimit(resource.RLIMIT_DATA)
+    low = memory._field_bytes(memory.STATUS, "VmData") + 256 * MIB
+    resource.setrlimit(resource.RLIMIT_DATA, (low, hard))
+    try:
+        with keep_within_memory():
+            assert resource.getrlimit(resource.RLIMIT_DATA) == (low, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def test_memory_of_a_container_counts(monkeypatch, tmp_path):
+    (tmp_path / "max").write_text(f"{300 * MIB}\n")
+    (tmp_path / "current").write_text(f"{100 * MIB}\n")
+    monkeypatch.setattr(memory, "GROUP_LIMITS", ((tmp_path / "max", tmp_path / "current"),))
+    assert available_bytes() == 200 * MIB
+    (tmp_path / "max").write_text("max\n")
+    assert available_bytes() > 200 * MIB
+
+
+def test_system_that_cannot_say_how_much_there_is_changes_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "SYSTEM", tmp_path / "absent")
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with keep_within_memory():
+        assert resource.getrlimit(resource.RLIMIT_DATA) == before

@@ -102,7 +102,7 @@ class BenchmarkConfig:
 
 
 def read_size(text: str) -> Size:
-    """"224" or "256x320" (height first) as a size. Raises ConfigError."""
+    """Of a square by its side, "224", or height first, "256x320". Raises ConfigError."""
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() for part in parts):  # noqa: PLR2004 - height and width
         raise ConfigError(f"size must be a side in px, or HEIGHTxWIDTH, e.g. 224 or 256x320, got {text!r}")

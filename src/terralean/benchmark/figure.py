@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import NamedTuple
 
 from terralean.benchmark.accuracy import Accuracy
@@ -82,8 +83,10 @@ class Frame(NamedTuple):
     y_ticks: tuple[float, ...]
 
 
-def check_figure(config: BenchmarkConfig) -> None:
-    """Raise ConfigError for a run whose rows are not of one kind."""
+def check_figure(config: BenchmarkConfig, path: Path) -> None:
+    """Raise ConfigError for a file that is no SVG, and for a run whose rows are not of one kind."""
+    if path.suffix.lower() != ".svg":
+        raise ConfigError(f"a figure is written as SVG; name it {path.with_suffix('.svg').name} rather than {path.name}")
     if len(config.workloads) > 1:
         raise ConfigError("a figure shows one size and one batch; give one of each, or leave --figure out")
 
@@ -251,7 +254,7 @@ def _places(disc: Disc, width: float) -> Iterator[Box]:
 
 
 def _inside(box: Box) -> bool:
-    return LEFT < box.left and box.right < WIDTH - RIGHT / 2 and TOP < box.top and box.bottom < HEIGHT - BOTTOM
+    return box.left > LEFT and box.right < WIDTH - RIGHT / 2 and box.top > TOP and box.bottom < HEIGHT - BOTTOM
 
 
 def _hits(box: Box, placed: Iterable[Box], discs: Iterable[Disc]) -> bool:

@@ -1,8 +1,8 @@
 """Batch norms folded into the convolutions before them, for any model.
 
 Which norm follows which convolution is not read from the model's code: the model runs once without storage while every
-operation is watched. A norm is folded where its input is the very tensor that a convolution gave, nothing else reads that tensor,
-and both own their weights alone. So a network with any control flow is folded as far as that is right.
+operation is watched. A norm is folded where its input is the very tensor that a convolution gave, nothing else reads that
+tensor, and both own their weights alone. So a network with any control flow is folded as far as that is right.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the paper's detection and change networks cost beside their backbones, by formula: those networks are not built here.
 
-Sizes of Jiang et al. 2024, section 4, where the text is silent those of the code that they name: Oriented R-CNN of OBBDetection,
-BIT of Chen et al. 2022. MACs are convolutions and linear layers; batch norms count their two parameters a channel.
+Sizes of Jiang et al. 2024, section 4, where the text is silent those of the code that they name: Oriented R-CNN of
+OBBDetection, BIT of Chen et al. 2022. MACs are convolutions and linear layers.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import timm
 import torch
@@ -41,6 +42,7 @@ from terralean.cost.macs import Macs, count_macs_at, parameters
 from terralean.models import MODELS, create, lemevit
 from terralean.models.lemevit import LeMeViT, LeMeViTConfig
 from terralean.models.pyramid import pyramid
+from terralean.models.timm_names import RIVALS
 
 SEVEN_BLOCKS = "lemevit_tiny_d7"
 CONFIGS: dict[str, Callable[[], LeMeViTConfig]] = {
@@ -64,6 +66,7 @@ NOT_BUILT = {
     "PaCa": "PaCa-ViT (Grainger et al. 2023) is not in timm and not built here: none of the paper's claimed ratios rests on it",
     "FLatten": "FLatten (Han et al. 2023) is not in timm and not built here: none of the paper's claimed ratios rests on it",
 }
+NO_MAPS = "ViTAEv2-S is built as a classifier only, without the feature maps that this network reads"
 SWIN_MAP = "the repository of these baselines gives 75.68 for Swin-T; 76.50 is its ResNet-50's"
 CARRIED = "inferred: with what the authors' backbone carries although no map depends on it"
 READ = "inferred: with keys and values that the authors compute in S2 and nobody reads; the paper's counter also counts norms"
@@ -145,19 +148,25 @@ class _Ours:
 
 
 def _found(printed: Printed) -> _Ours:
-    if printed.quantity in (INFERENCE, INFERENCE_MEMORY):
-        return _Ours(remark=SPEED.format(train=""))
-    if printed.quantity in (TRAINING, TRAINING_MEMORY):
-        return _Ours(remark=SPEED.format(train=" --train"))
     if printed.quantity not in (PARAMETERS, MACS):
-        doubtful = printed.setting == DOTA and printed.text == "76.50"
-        return _Ours(remark="; ".join([DATA[printed.setting], *([SWIN_MAP] if doubtful else [])]))
+        return _Ours(remark=_why_not_measured(printed))
     if printed.model is None:
         return _Ours(remark=NOT_BUILT[printed.row.partition("-")[0]])
+    if printed.table == 5 and printed.model in RIVALS:  # noqa: PLR2004 - the table of dense prediction
+        return _Ours(remark=NO_MAPS)
     try:
         return _counted(printed, printed.model)
     except FOREIGN as error:
         return _Ours(remark=f"it could not be counted: {first_line(error)}")
+
+
+def _why_not_measured(printed: Printed) -> str:
+    if printed.quantity in (INFERENCE, INFERENCE_MEMORY):
+        return SPEED.format(train="")
+    if printed.quantity in (TRAINING, TRAINING_MEMORY):
+        return SPEED.format(train=" --train")
+    doubtful = printed.setting == DOTA and printed.text == "76.50"
+    return "; ".join([DATA[printed.setting], *([SWIN_MAP] if doubtful else [])])
 
 
 def _counted(printed: Printed, model: str) -> _Ours:
@@ -178,7 +187,7 @@ def _in_units(parameters: int, macs: int, printed: Printed) -> float:
 
 @cache
 def _classifier(model: str, setting: Setting, *, meta_tokens: int | None) -> tuple[int, Macs]:
-    given = {} if meta_tokens is None else {"meta_tokens": meta_tokens}
+    given: dict[str, Any] = {} if meta_tokens is None else {"meta_tokens": meta_tokens}
     with torch.device("meta"):
         built = timm.create_model(model, num_classes=setting.classes, **given)
     return parameters(built), count_macs_at(built, (1, 3, setting.size_px, setting.size_px))
@@ -293,7 +302,5 @@ def _first_block(model: str) -> Macs:
     config = CONFIGS[model]()
     fewer = replace(config, depths=(config.depths[0], config.depths[1] - 1, *config.depths[2:]))
     with torch.device("meta"):
-        full, short = (
-            count_macs_at(LeMeViT(one), (1, 3, IMAGENET.size_px, IMAGENET.size_px)) for one in (config, fewer)
-        )
+        full, short = (count_macs_at(LeMeViT(one), (1, 3, IMAGENET.size_px, IMAGENET.size_px)) for one in (config, fewer))
     return Macs(layers=full.layers - short.layers, attention=full.attention - short.attention)

@@ -15,7 +15,9 @@ from terralean.benchmark.machine import Machine
 from terralean.benchmark.table import MISSING
 
 SOURCE = 'Jiang et al., "LeMeViT", IJCAI 2024, arXiv 2405.09789, tables 2 to 6'
-COUNTED = "MACs: convolutions and linear layers, one multiply-accumulate each; the products within attention are left out, as there"
+COUNTED = (
+    "MACs: convolutions and linear layers, one multiply-accumulate each; the products within attention are left out, as there"
+)
 TITLES = {
     2: "Table 2 and section 3.4: what a block costs",
     3: "Table 3: ImageNet-1K",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 import terralean
-from terralean.benchmark.config import DTYPES, BenchmarkConfig
+from terralean.benchmark.config import DTYPES, Workload
 from terralean.cost.timing import Timing, spread
 
 SQUARE = {"cpu": 1024, "cuda": 4096}  # side of matrices large enough to keep the device busy
@@ -83,11 +83,13 @@ def threads(machine: Machine) -> str:
     return f"{machine.threads} CPU thread{'s' if machine.threads > 1 else ''}"
 
 
-def products(config: BenchmarkConfig, device: torch.device) -> Iterator[Product]:
-    """A square product, and one of LeMeViT's shape for the largest of the workloads, in each precision."""
+def products(workloads: Collection[Workload], precisions: Iterable[str], device: torch.device) -> Iterator[Product]:
+    """A square product, and one of LeMeViT's shape for the largest of the workloads, in each precision; none without any."""
+    if not workloads:
+        return
     side = SQUARE.get(device.type, SQUARE["cpu"])
-    tokens = max(b * -(-s.height_px // TOKEN_PX) * -(-s.width_px // TOKEN_PX) for b, s in config.workloads)
-    for precision in config.precisions:
+    tokens = max(batch * -(-size.height_px // TOKEN_PX) * -(-size.width_px // TOKEN_PX) for batch, size in workloads)
+    for precision in precisions:
         yield Product("square", precision, side, side, side)
         yield Product("lemevit", precision, tokens, NARROW, WIDE)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from terralean.benchmark.candidates import FOREIGN, Call, Candidate, Subject, first_line, relative_error
-from terralean.benchmark.config import BenchmarkConfig, Size, Workload
+from terralean.benchmark.config import BenchmarkConfig, Size, Work, Workload
 from terralean.benchmark.groups import check_names
 from terralean.benchmark.machine import Machine, Rate, describe, product_call, products, rate
 from terralean.cost.memory import keep_within_memory, peak_memory
@@ -103,7 +103,7 @@ def run(config: BenchmarkConfig, *, progress: Callable[[int, int], None] | None 
                 calls[prepared.candidate.label] = prepared.call
             if progress:
                 progress(done, count * (config.rounds + 2))
-        kinds = list(products(config, device))
+        kinds = list(products({of.workload for of in rows if of.label in calls}, config.precisions, device))
         calls |= {kind.label: product_call(kind, device=device, seed=config.seed) for kind in kinds}
         with torch.compiler.set_stance("fail_on_recompile"):
             timed = time_interleaved(
@@ -144,9 +144,7 @@ def _prepare(config: BenchmarkConfig, device: torch.device, machine: Machine) ->
                 torch.cuda.empty_cache()  # what one batch left must not be what the next one lacks
 
 
-def _prepare_batch(
-    subject: Subject, workload: Workload, config: BenchmarkConfig, machine: Machine
-) -> Iterator[_Prepared]:
+def _prepare_batch(subject: Subject, workload: Workload, config: BenchmarkConfig, machine: Machine) -> Iterator[_Prepared]:
     device = next(subject.model.parameters()).device
     try:
         image = _image(workload, config).to(device)
@@ -164,14 +162,14 @@ def _prepare_batch(
         )
         try:
             call = subject.call(image, work=config.work, mode=candidate.mode, precision=candidate.precision)
-            yield _Prepared(candidate, _checked(row, call, expected=expected, device=device), call.run)
+            yield _Prepared(candidate, _checked(row, call, work=config.work, expected=expected, device=device), call.run)
         except FOREIGN as error:
             yield _Prepared(candidate, replace(row, failure=first_line(error)), None)
 
 
-def _checked(row: Row, call: Call, *, expected: Tensor, device: torch.device) -> Row:
+def _checked(row: Row, call: Call, *, work: Work, expected: Tensor, device: torch.device) -> Row:
     """With the error of what it gives, and the memory that it takes once it has settled."""
-    error = relative_error(call.answer(), expected, work=row.work, precision=row.precision)
+    error = relative_error(call.answer(), expected, work=work, precision=row.precision)
     call.run()
     return replace(
         row,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,9 +15,26 @@ from terralean.benchmark.published import INFERENCE, TRAINING, lookup
 from terralean.benchmark.run import Report, Row
 
 MISSING = "-"
-PUBLISHED_COLUMN = "RTX 4090 *"
-PUBLISHED = "* images/s as the LeMeViT paper prints them, fp16, batch 256 (Jiang et al. 2024, tables 3 and 4)"
-COUNTED = "GFLOP/s: 2 for each MAC of layers and attention"
+PUBLISHED_COLUMN = "4090 *"
+PUBLISHED = "4090 *: images/s as the LeMeViT paper prints them, RTX 4090, fp16, batch 256 (Jiang et al. 2024, tables 3 and 4)"
+COUNTED = (
+    "images/s: median and quartiles over rounds. CPU ms: of one image, over all threads. MiB: weights (training: and AdamW's "
+    "moments); + peak: what a batch takes beside them. GFLOP/s: 2 for each MAC of layers and attention, training 3 times that"
+)
+NAMES = ("model", "mode", "prec.")
+LEAST_FIRST = (
+    "error",
+    "CPU ms",
+    "MiB",
+    "+ peak",
+    "+ attn",
+    "of GEMM",
+    "GFLOP/s",
+    PUBLISHED_COLUMN,
+    "ms/batch",
+    "GMACs",
+    "params M",
+)
 Cell = Callable[[Row], str]
 
 
@@ -30,23 +47,42 @@ def as_document(report: Report) -> dict[str, Any]:
     }
 
 
-def as_table(report: Report) -> Table:
-    """The fastest way to run each model in bold, failures and their reasons at the end."""
-    rows = report.rows
+def as_table(report: Report, *, width: int) -> Table:
+    """The fastest way to run each model in bold, failures and their reasons at the end.
+
+    In fewer letters of width than all columns take, the least important ones are left out and named.
+    """
     table = Table(title=_title(report), title_justify="left", box=None, pad_edge=False)
-    columns = _columns(rows)
-    for name in ("model", "mode", "precision"):
-        table.add_column(name, no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        if row.failure is None:
-            table.add_row(*_name(row), *(cell(row) for cell in columns.values()), style="bold" if row.best else None)
-    for row in rows:
-        if row.failure is not None:
-            table.add_row(*_name(row), *[MISSING] * len(columns), style="red")
-    table.caption, table.caption_justify = escape("\n".join(_caption(report, published=PUBLISHED_COLUMN in columns))), "left"
+    names = [_name(row) for row in report.rows]
+    columns = _columns(report.rows)
+    cells = {title: [cell(row) for row in report.rows] for title, cell in columns.items()}
+    taken = sum(_width(title, [name[index] for name in names]) for index, title in enumerate(NAMES))
+    left_out = _left_out(cells, room=width - taken)
+    shown = {title: texts for title, texts in cells.items() if title not in left_out}
+    for title in NAMES:
+        table.add_column(title, no_wrap=True)
+    for title in shown:
+        table.add_column(title, justify="right", no_wrap=True)
+    for index, row in sorted(enumerate(report.rows), key=lambda pair: pair[1].failure is not None):
+        style = "red" if row.failure is not None else "bold" if row.best else None
+        table.add_row(*map(escape, names[index]), *(texts[index] for texts in shown.values()), style=style)
+    table.caption, table.caption_justify = escape("\n".join(_caption(report, shown=shown, left_out=left_out))), "left"
     return table
+
+
+def _left_out(cells: Mapping[str, Sequence[str]], *, room: int) -> list[str]:
+    """Titles of columns for which there is no room, the least important first."""
+    missing = sum(_width(title, texts) for title, texts in cells.items()) - room
+    found: list[str] = []
+    for title in LEAST_FIRST:
+        if missing > 0 and title in cells:
+            missing -= _width(title, cells[title])
+            found.append(title)
+    return found
+
+
+def _width(title: str, texts: Sequence[str]) -> int:
+    return 2 + max(map(len, (title, *texts)))
 
 
 def _without_product(rate: Rate) -> dict[str, float]:
@@ -58,7 +94,9 @@ def _title(report: Report) -> str:
         return "nothing was measured"
     row, machine = report.rows[0], report.machine
     where = f"{machine.device}, {threads(machine)}, torch {machine.torch}"
-    return escape(f"{row.work}, {_workload(row)}, {row.bands} bands: {where}" if _alike(report.rows) else f"{row.work}: {where}")
+    return escape(
+        f"{row.work}, {_workload(row)}, {row.bands} bands: {where}" if _alike(report.rows) else f"{row.work}: {where}"
+    )
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, Cell]:
@@ -66,11 +104,11 @@ def _columns(rows: Sequence[Row]) -> dict[str, Cell]:
     columns |= {
         "params M": lambda row: number(row.parameters, scale=1e6, decimals=2),
         "GMACs": lambda row: number(row.macs_layers, scale=1e9, decimals=3),
-        "+ attention": lambda row: number(row.macs_attention, scale=1e9, decimals=3),
+        "+ attn": lambda row: number(row.macs_attention, scale=1e9, decimals=3),
         "images/s (quartiles)": lambda row: _quartiles(row.images_per_s, row.images_per_s_low, row.images_per_s_high),
-        "ms/batch (quartiles)": lambda row: _quartiles(row.latency_ms, row.latency_ms_low, row.latency_ms_high),
-        "CPU ms/image": lambda row: number(row.processor_ms, decimals=1),
-        "weights MiB": lambda row: number(row.held_bytes, scale=2**20, decimals=0),
+        "ms/batch": lambda row: number(row.latency_ms, decimals=1),
+        "CPU ms": lambda row: number(row.processor_ms, decimals=1),
+        "MiB": lambda row: number(row.held_bytes, scale=2**20, decimals=0),
         "+ peak": lambda row: number(row.peak_memory_bytes, scale=2**20, decimals=0),
         "GFLOP/s": lambda row: number(row.gflops, decimals=1),
         "of GEMM": lambda row: MISSING if row.share_of_gemm is None else f"{row.share_of_gemm:.0%}",
@@ -81,14 +119,16 @@ def _columns(rows: Sequence[Row]) -> dict[str, Cell]:
     return columns
 
 
-def _caption(report: Report, *, published: bool) -> Iterable[str]:
+def _caption(report: Report, *, shown: Collection[str], left_out: Sequence[str]) -> Iterable[str]:
     yield COUNTED
+    if left_out:
+        yield f"Left out for want of room, as all else in --csv and --json: {', '.join(left_out)}"
     for rate in report.products:
         p = rate.product
         kind = "square" if p.name == "square" else "widening in LeMeViT-tiny's third stage"
         rates = f"{rate.gflops:.1f} ({rate.gflops_low:.1f} .. {rate.gflops_high:.1f}) GFLOP/s"
         yield f"GEMM of this machine, {p.precision}, {p.rows} x {p.inner} x {p.columns}, {kind}: {rates}"
-    if published:
+    if PUBLISHED_COLUMN in shown:
         yield PUBLISHED
     yield from dict.fromkeys(line for row in report.rows for line in _remarks(row))
     for row in report.rows:
@@ -105,7 +145,7 @@ def _remarks(row: Row) -> Iterable[str]:
 
 
 def _name(row: Row) -> tuple[str, str, str]:
-    return escape(row.model), row.mode, row.precision
+    return row.model, row.mode, row.precision
 
 
 def _alike(rows: Sequence[Row]) -> bool:
