@@ -89,6 +89,21 @@ def test_an_image_without_a_valid_pixel(class_folders):
         check(root)
 
 
+def test_an_image_that_has_gone_since(class_folders):
+    root = class_folders({"field": 2, "water": 2})
+    dataset = find_scenes(root, SceneDataConfig())
+    (root / "field" / "field_1.png").unlink()
+    with pytest.raises(UnreadableScene, match=r"1 of 4 images cannot be used:\n  .*field_1\.png is not there"):
+        check_images(dataset, SceneDataConfig())
+
+
+def test_tiles_without_a_place_are_not_worth_a_warning_each(tmp_path, paint, recwarn):
+    for i in range(40):
+        paint(f"{'ab'[i % 2]}/{i}.tif")
+    check(tmp_path)
+    assert not [warning for warning in recwarn if "geo" in str(warning.message)]
+
+
 def test_grey_images_among_coloured_ones(class_folders, paint):
     root = class_folders({"field": 3, "water": 3})
     paint("field/grey.png", mode="L")

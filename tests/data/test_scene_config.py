@@ -18,6 +18,8 @@ from terralean.errors import ConfigError
         (lambda: SceneAugmentConfig(erasing=1.5), "erasing is a chance, 0 to 1, got 1.5"),
         (lambda: SceneAugmentConfig(rand_augment="randm9"), "'randm9' is not in timm's notation, such as rand-m9-mstd0.5-inc1"),
         (lambda: SceneAugmentConfig(rand_augment="rand-q9"), "'rand-q9' is not in timm's notation"),
+        (lambda: SceneAugmentConfig(rand_augment="rand-m9.5"), "'rand-m9.5' is not in timm's notation"),
+        (lambda: SceneAugmentConfig(rand_augment="rand-tmine"), "'rand-tmine' is not in timm's notation"),
         (lambda: SceneDataConfig(bands=(0, 1)), r"data.bands are different positions from 1, got \[0, 1\]"),
         (
             lambda: SceneDataConfig(resize_px=200),

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import statistics
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
 
 from terralean.data.index import bands_differ, bands_words
 from terralean.data.reading import STRIP_PX
@@ -23,10 +25,11 @@ from terralean.data.scene_index import SceneDataset, SceneImage
 from terralean.data.scene_picture import GREY, RGB, SMALL_BYTES, read_picture
 from terralean.data.split import relative
 from terralean.data.words import SHOWN, counted, listed
-from terralean.errors import BandMismatch, LabelError, SizeError, TerraleanError, UnreadableScene
+from terralean.errors import BandMismatch, LabelError, MissingFile, SizeError, TerraleanError, UnreadableScene
 from terralean.raster.cog import bounded_cache
 from terralean.raster.grid import Window
 from terralean.raster.scene import describe
+from terralean.raster.source import check_there
 from terralean.spec import Bands
 
 log = logging.getLogger(__name__)
@@ -102,19 +105,24 @@ def look_at_all(images: Sequence[SceneImage], config: SceneDataConfig) -> Iterat
     """What came of opening and decoding each image, in order; what is wrong with one is its `fault`."""
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         for start in range(0, len(images), AT_ONCE):
-            yield from pool.map(lambda image: _look(image, config), images[start : start + AT_ONCE])
+            # Said here once: threads that each ignore a warning for a while undo each other's ignoring.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                looks = list(pool.map(lambda image: _look(image, config), images[start : start + AT_ONCE]))
+            yield from looks
 
 
 def _look(image: SceneImage, config: SceneDataConfig) -> Look:
     try:
         seen, bands = _decode(image.path, config)
-    except (UnreadableScene, SizeError, BandMismatch) as error:
+    except (MissingFile, UnreadableScene, SizeError, BandMismatch) as error:
         return Look(image=image, fault=error)
     return Look(image=image, seen=seen, bands=bands)
 
 
 def _decode(path: str, config: SceneDataConfig) -> tuple[Seen, Bands]:
     """Raises SizeError for what is too thin, UnreadableScene for what breaks off or has no valid pixel."""
+    check_there(path, expected="an image")
     small = Path(path).stat().st_size <= SMALL_BYTES
     bands, height, width, pieces = _whole(path, config) if small else _streamed(path, config)
     if min(height, width) < config.least_px:

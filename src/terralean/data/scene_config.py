@@ -12,7 +12,7 @@ from terralean.errors import ConfigError
 SceneSplitRule = Literal["given", "groups", "random"]
 Interpolation = Literal["bilinear", "bicubic"]
 
-RAND_AUGMENT = re.compile(r"rand(-(m|n|p|mstd|mmax|inc)\d+(\.\d+)?|-t[a-z]+)*")  # what timm understands
+RAND_AUGMENT = re.compile(r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?|-t(weights|3aw?))*")  # what timm understands
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
