@@ -169,6 +169,13 @@ def test_the_figure_shows_the_scene_as_it_is():
             assert np.abs(found[y, x].astype(int) - coarse[row * 50 + 25, column * 50 + 25]).max() < 24
 
 
+def test_paper_is_white_beside_a_bright_scene():
+    bright = np.random.default_rng(0).integers(243, 254, (90, 120, 3)).astype(np.uint8)
+    found = picture(draw(Shown(scene=bright, maps=shown(2).maps, box=ALL), numbers=numbers(np.eye(2)), words=WORDS, share=True))
+    assert (found[:MARGIN_PX] == 255).all()
+    assert (found[:, : MARGIN_PX // 2] == 255).all()
+
+
 def test_long_words_are_cut_before_the_edge():
     long = Words(heading="W" * 300, lines=("w" * 900,), scene="scene" * 200, scale="s")
     found = picture(draw(shown(2), numbers=numbers(np.eye(2)), words=long, share=True))

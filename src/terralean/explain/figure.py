@@ -29,8 +29,9 @@ INK, FAINT, PAPER = (32, 33, 36), (95, 99, 104), (255, 255, 255)
 STOPS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 COLOURS = ((8, 29, 88), (34, 94, 168), (150, 150, 150), (236, 112, 20), (255, 237, 120))
 COVER = (0.88, 0.66, 0.0, 0.72, 0.94)
-GREYS = (70, 205)  # of the darkest and the lightest place under the colours: neither black nor white hides them
+GREYS = (92, 212)  # of the darkest and the lightest place under the colours: neither black nor white hides them
 ONE_ROW = 3  # pictures up to which all are as large as the scene
+PAPER_INDEX = 255  # the place of white in the palette
 MANY = 16.0  # times the average: a longer scale has marks at powers of four
 SCALE_PX = (420, 14)  # width and height of the colour scale
 
@@ -222,7 +223,12 @@ def _png(page: Image.Image) -> bytes:
     It is found from every sixteenth pixel: from all of them it takes up to a hundred times as long.
     """
     few = page.resize((page.width // 4, page.height // 4), Image.Resampling.NEAREST)
-    palette = few.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=4, dither=Image.Dither.NONE)
+    palette = few.quantize(255, method=Image.Quantize.MAXCOVERAGE, kmeans=4, dither=Image.Dither.NONE)
+    colours = (palette.getpalette() or [])[: 255 * 3]
+    index = np.asarray(page.quantize(palette=palette, dither=Image.Dither.NONE)).copy()
+    index[(np.asarray(page) == PAPER).all(axis=-1)] = PAPER_INDEX  # what is nearest to white there may be a cloud's grey
+    small = Image.fromarray(index)
+    small.putpalette([*colours, *[0] * (255 * 3 - len(colours)), *PAPER])
     out = io.BytesIO()
-    page.quantize(palette=palette, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+    small.save(out, "PNG", optimize=True)
     return out.getvalue()
