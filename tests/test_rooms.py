@@ -21,7 +21,7 @@ ALLOWED = {
     "predict": {"weights", "tasks"},
     "train": {"data", "models", "adapt", "weights", "tasks", "predict", "cost"},
     "recipes": {"train", "data"},
-    "mapping": {"raster", "predict", "tasks", "weights", "boxes", "cost"},
+    "mapping": {"raster", "predict", "tasks", "weights", "boxes", "cost", "data"},
     "evaluate": {"data", "tasks", "predict", "raster", "weights", "cost", "mapping"},
     "explain": {"predict", "raster", "tasks", "models", "mapping"},
     "inspect": {"raster", "data", "weights"},

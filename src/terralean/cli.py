@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -98,11 +99,10 @@ def inspect(
     """Say what a scene, a dataset or a run is, and what is wrong with it. Exit status 2 where something is an error."""
     _configure_logging(verbose)
     from terralean import recipes
-    from terralean.inspect.describe import describe
+    from terralean.inspect.describe import describe, reads_as
     from terralean.inspect.words import tell
 
-    config = recipes.data_config(changes or [])
-    reports = [describe(path, config=config) for path in paths]
+    reports = [describe(path, config=recipes.data_settings(reads_as(path), changes or [])) for path in paths]
     if as_json:
         _print_json([asdict(report) for report in reports])
     else:
@@ -224,18 +224,29 @@ def map_(
     tile: Annotated[int | None, typer.Option(help="Side of a window in px. Default: the model's.")] = None,
     overlap: Annotated[int | None, typer.Option(help="Shared by neighbouring windows, px. Default: the model's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Windows predicted at once.", show_default=False)] = None,
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="Also a raster of the class's probability, percent.")
+    ] = False,
+    polygons: Annotated[
+        Literal["gpkg", "fgb"] | None, typer.Option(help="Also polygons of each class, in this format.", show_default=False)
+    ] = None,
+    table: Annotated[bool, typer.Option("--table", help="Also a CSV table of cells, of a scene classifier.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace maps that exist.")] = False,
     device: Device = None,
     precision: Precision = "fp32",
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Map scenes: Cloud-Optimized GeoTIFFs with class names, colours and a QGIS style."""
+    """Map scenes: Cloud-Optimized GeoTIFFs with class names, colours and a QGIS style.
+
+    A scene classifier gives each cell of a grid a class: the middle of a window, less what windows share.
+    """
     _configure_logging(verbose)
     from terralean.mapping.run import MapConfig, map_scenes
     from terralean.predict import load
 
     given: dict[str, Any] = {"tile_px": tile, "overlap_px": overlap, "batch": batch, "bands": _positions(bands)}
+    given |= {"polygons": polygons, "confidence": confidence, "table": table}
     config = MapConfig(overwrite=overwrite, **{key: value for key, value in given.items() if value is not None})
     with _bar("mapping") as tell:
         results, failed = map_scenes(
@@ -246,10 +257,54 @@ def map_(
     else:
         for result in results:
             shares = ", ".join(f"{name} {share:.1%}" for name, share in result.class_share.items())
-            out_console.print(f"{result.path}  ({result.seconds} s)\n  {shares}", soft_wrap=True)
+            files = [file for file in (result.confidence, result.polygons, result.table) if file is not None]
+            lines = "".join(f"\n  {line}" for line in (shares, *files))
+            out_console.print(f"{result.path}  ({result.seconds} s){lines}", markup=False, soft_wrap=True)
     if failed:
         lines = "\n".join(f"  {message}" for message in failed.values())
         raise SomeScenesFailed(f"{len(failed)} of {len(scenes)} scenes failed:\n{lines}")
+
+
+@app.command()
+def classify(
+    run: Run,
+    paths: Annotated[list[str], typer.Argument(help="Images, and folders of images at any depth.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Also write a CSV table to this file.", show_default=False)] = None,
+    top: Annotated[int | None, typer.Option(help="Classes told of an image, the likeliest first.", show_default="5")] = None,
+    bands: Annotated[str | None, typer.Option(help="Positions of the model's bands in the images, e.g. 3,2,1.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Views recognised at once.", show_default=False)] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a table that exists.")] = False,
+    device: Device = None,
+    precision: Precision = "fp32",
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Tell the class of whole images, by a scene classifier. Exit status 1 where some could not be read."""
+    _configure_logging(verbose)
+    from terralean import recipes
+    from terralean.mapping.images import ClassifyConfig
+    from terralean.mapping.images import classify as classify_images
+    from terralean.predict import load
+
+    given: dict[str, Any] = {"top": top, "batch": batch, "bands": _positions(bands)}
+    config = ClassifyConfig(overwrite=overwrite, **{key: value for key, value in given.items() if value is not None})
+    with _bar("classifying") as tell:
+        predictor = load(run, device=device, precision=precision)
+        data = recipes.read_scene_data(run)
+        result = classify_images(predictor, paths, config=config, data=data, out=out, progress=tell)
+    if as_json:
+        _print_json(asdict(result))
+    elif result.table is None:
+        for image in result.images:
+            told = ", ".join(f"{likely.name} {likely.probability:.1%}" for likely in image.likeliest)
+            out_console.print(f"{image.path}: {told}", markup=False, highlight=False, soft_wrap=True)
+    else:
+        counts = Counter(image.likeliest[0].name for image in result.images)
+        shares = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+        out_console.print(f"{result.table}: {len(result.images)} images\n  {shares}", markup=False, soft_wrap=True)
+    if result.failed:
+        lines = "\n".join(f"  {message}" for message in result.failed.values())
+        raise SomeScenesFailed(f"{len(result.failed)} of {len(result.failed) + len(result.images)} images failed:\n{lines}")
 
 
 @app.command()
@@ -383,7 +438,7 @@ def benchmark(
     if as_json:
         _print_json(table.as_document(report))
     else:
-        out_console.print(table.as_table(report))
+        out_console.print(table.as_table(report, width=out_console.width))
     if csv is not None:
         files.write_csv(report.rows, csv, kind=Row)
     if figure is not None:

@@ -5,29 +5,42 @@ from __future__ import annotations
 from pathlib import Path
 
 from terralean.data.config import DataConfig
+from terralean.data.scene_config import SceneDataConfig
 from terralean.errors import MissingFile, RunError
 from terralean.inspect.dataset import DatasetReport, describe_dataset
+from terralean.inspect.labelled import LabelledReport, describe_labelled, holds_labelled_images
 from terralean.inspect.run import RunReport, describe_run, is_run
 from terralean.inspect.scene import SceneReport, describe_scene
 from terralean.raster.source import check_there
 from terralean.weights.card import seed_folders
 
-Report = SceneReport | DatasetReport | RunReport
+Report = SceneReport | DatasetReport | LabelledReport | RunReport
 
 
-def describe(path: str, *, config: DataConfig | None = None, seed: int = 0) -> Report:
+def reads_as(path: str) -> type[DataConfig] | type[SceneDataConfig]:
+    """What says how a path is read: for a folder of images with a class each another config than for all else."""
+    return SceneDataConfig if holds_labelled_images(path) else DataConfig
+
+
+def describe(path: str, *, config: DataConfig | SceneDataConfig | None = None, seed: int = 0) -> Report:
     """A run has a card (or a recipe and a split); any other folder is a dataset; a file is a scene.
 
-    A scene file is a dataset where the config names its labels. Raises MissingFile, RunError for a folder of several runs, and
-    UnreadableScene for a file that is no image; all else that is wrong is a finding.
+    A folder holds images with a class each, or with a class for each pixel, as its layout tells; a config of either kind says
+    it for certain. A scene file is a dataset where the config names its labels. Raises MissingFile, RunError for a folder of
+    several runs, and UnreadableScene for a file that is no image; all else that is wrong is a finding.
     """
-    settings, place = config or DataConfig(), Path(path)
+    place = Path(path)
+    settings = reads_as(path)() if config is None else config
     if place.is_dir():
         if runs := [folder for folder in seed_folders(place).values() if is_run(folder)]:
             raise RunError(f"{path} holds {len(runs)} runs that differ in their seed; name one of them, e.g. {runs[0]}")
-        return describe_run(place) if is_run(place) else describe_dataset(place, settings, seed=seed)
+        if is_run(place):
+            return describe_run(place)
+        if isinstance(settings, SceneDataConfig):
+            return describe_labelled(place, settings, seed=seed)
+        return describe_dataset(place, settings, seed=seed)
     check_there(path, expected="a scene, a folder of images and labels, or a run")
-    if settings.labels is not None:
+    if isinstance(settings, DataConfig) and settings.labels is not None:
         if not place.is_file():
             raise MissingFile(f"{path} is no local file; a dataset with data.labels needs one")
         return describe_dataset(place, settings, seed=seed)

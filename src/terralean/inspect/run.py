@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from terralean.data.scene_split import CONTENT, SceneSplit, load_scene_split
 from terralean.data.split import Split, load_split
 from terralean.errors import TerraleanError
 from terralean.inspect.finding import Finding, worst_first
@@ -25,7 +27,7 @@ class RunReport:
     card: Card | None
     weights_mb: float | None
     data: str | None  # the folder that it was trained on
-    splits: dict[str, int] | None  # regions of each split
+    splits: dict[str, int] | None  # regions of each split; images, where each as a whole has a class
     findings: tuple[Finding, ...]
     kind: Literal["run"] = "run"
 
@@ -64,11 +66,12 @@ def _card(path: Path, findings: list[Finding]) -> Card | None:
         return None
 
 
-def _split(path: Path, findings: list[Finding]) -> Split | None:
+def _split(path: Path, findings: list[Finding]) -> Split | SceneSplit | None:
     if not (path / SPLIT).is_file():
         return None
     try:
-        return load_split(path / SPLIT)
+        content = json.loads((path / SPLIT).read_text(encoding="utf-8"))
+        return load_scene_split(path / SPLIT) if content.get("content") == CONTENT else load_split(path / SPLIT)
     except (TerraleanError, ValueError, KeyError) as error:
         message = f"{path / SPLIT} cannot be read: {error}"
         findings.append(Finding(severity="error", message=message, fix="restore it from a copy; evaluate needs it"))
@@ -91,13 +94,14 @@ def _told(card: Card | None) -> Iterable[Finding]:
     if card is None:
         return
     if card.training.leakage.startswith("LEAKS"):
-        fix = "split by blocks or groups and train again; until then its scores are too good"
+        how = "split by groups" if card.task == "classification" else "split by blocks or groups"
+        fix = f"{how} and train again; until then its scores are too good"
         yield Finding(severity="warning", message=card.training.leakage, fix=fix)
     if "test" not in card.metrics:
         yield Finding(severity="note", message="it has not been evaluated on its test split", fix="terralean evaluate RUN")
 
 
-def _moved(split: Split | None) -> Iterable[Finding]:
+def _moved(split: Split | SceneSplit | None) -> Iterable[Finding]:
     if split is not None and not Path(split.root).is_dir():
         message = f"its data are no longer at {split.root}"
         yield Finding(severity="note", message=message, fix="evaluate with --data DIR; mapping does not need them")

@@ -8,12 +8,14 @@ from terralean.data.words import listed
 from terralean.inspect.dataset import DatasetReport
 from terralean.inspect.describe import Report
 from terralean.inspect.finding import Finding
+from terralean.inspect.labelled import LabelledReport
 from terralean.inspect.run import RunReport
 from terralean.inspect.scene import BandValues, SceneReport, percent
 from terralean.spec import Bands
 
 LABEL_WIDTH = 11
 MANY = 16  # bands, from which they are not told one by one
+MANY_CLASSES = 60  # of images
 
 
 def tell(report: Report) -> str:
@@ -22,6 +24,8 @@ def tell(report: Report) -> str:
         lines = _scene(report)
     elif isinstance(report, DatasetReport):
         lines = _dataset(report)
+    elif isinstance(report, LabelledReport):
+        lines = _labelled(report)
     else:
         lines = _run(report)
     return "\n".join([*lines, *_findings(report.findings)])
@@ -64,13 +68,51 @@ def _dataset(report: DatasetReport) -> Iterable[str]:
         yield _line("leakage", report.leakage)
 
 
+def _labelled(report: LabelledReport) -> Iterable[str]:
+    yield f"{report.root}: labelled images, a class for each as a whole; {report.layout}"
+    if report.bands is None or report.median_px is None:
+        return
+    yield _line("images", f"{report.images:,}, {_sizes(report)} px (width x height)")
+    yield _line("bands", _bands(report.bands))
+    yield _line("classes", f"{len(report.classes)}, {_ends(report)}")
+    for share in report.classes if len(report.classes) <= MANY_CLASSES else ():
+        yield _line("class", f"{share.name}: {share.images:,} images, {share.share:.2%}")
+    for band in report.values if len(report.values) <= MANY else ():
+        yield _line("values", f"{band.name}: mean {band.mean:.5g}, spread {band.std:.5g}")
+    for name, split in report.splits.items():
+        yield _line(name, f"{split.images:,} images")
+    if report.rule:
+        yield _line("split", report.rule)
+    if report.leakage and not any(finding.message == report.leakage for finding in report.findings):
+        yield _line("leakage", report.leakage)
+
+
+def _ends(report: LabelledReport) -> str:
+    """The classes with the least and the most images."""
+    by_count = sorted(report.classes, key=lambda share: share.images)
+    least, most = by_count[0], by_count[-1]
+    if least.images == most.images:
+        return f"{least.images:,} images each"
+    return f"least images {least.images:,} ({least.name}), most {most.images:,} ({most.name})"
+
+
+def _sizes(report: LabelledReport) -> str:
+    sizes = (report.smallest_px, report.median_px, report.largest_px)
+    least, median, largest = (f"{size[1]:,} x {size[0]:,}" for size in sizes if size is not None)
+    return least if least == largest else f"{least} to {largest}, median {median}"
+
+
 def _run(report: RunReport) -> Iterable[str]:
     yield f"{report.path}: run, {'finished' if report.finished else 'not finished'}"
     card = report.card
     if card is not None:
         yield _line("model", f"{card.model} for {card.task}, {report.weights_mb or 0:g} MB, terralean {card.version}")
         yield _line("bands", _bands(card.bands))
-        yield _line("classes", ", ".join(card.classes.names))
+        names = card.classes.names
+        yield _line("classes", f"{len(names)}: {listed(names)}" if len(names) > MANY_CLASSES else ", ".join(names))
+        if card.task == "classification":
+            seen = f", seen at {card.seen_px} px" if card.seen_px else ""
+            yield _line("cells", f"{card.tile_px - card.overlap_px} px, in the middle of views of {card.tile_px} px{seen}")
         yield _line("trained", f"{card.training.steps} steps, {card.training.minutes:g} min, seed {card.training.seed}")
         yield _line("split", card.training.split)
         if not card.training.leakage.startswith("LEAKS"):  # else it is a finding

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from terralean.errors import BandMismatch, ConfigError
@@ -35,6 +36,15 @@ class Prediction:
     probabilities: NDArray[np.float32]  # (K, H, W); they sum to one where there is data, and are 0 elsewhere
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Recognition:
+    """The answer for an array that is one image, by a model of scene recognition."""
+
+    name: str  # of the likeliest class
+    label: int  # its number
+    probabilities: NDArray[np.float32]  # (K,); they sum to one
+
+
 class Model:
     """A trained model. Its bands, normalisation and classes come with it, in `card`."""
 
@@ -48,21 +58,40 @@ class Model:
 
     def predict(
         self, values: NDArray[Any], *, valid: NDArray[np.bool_] | None = None, config: MapConfig | None = None
-    ) -> Prediction:
-        """values (C, H, W) as scenes store them, in the order of `card.bands` -> classes and probabilities of every pixel.
+    ) -> Prediction | Recognition:
+        """values (C, H, W) as scenes store them, in the order of `card.bands` -> the answer of the model's task.
 
-        `valid` (H, W) is True where there is data; where it is left out, all but NaN and infinite values are. The array is cut
-        and blended as a scene is, so that the answer is that of `map` for the same pixels. Raises BandMismatch and ConfigError.
+        A model of pixels gives a Prediction. The array is cut and blended as a scene is, so that the answer is that of `map`
+        for the same pixels. A model of scene recognition gives a Recognition of the largest square in the middle, resized to
+        what the network sees; `config` means nothing to it and is refused.
+
+        `valid` (H, W) is True where there is data; where it is left out, all but NaN and infinite values are. Raises
+        BandMismatch and ConfigError.
         """
-        config = _settings(config)
         if not isinstance(values, np.ndarray):
             raise ConfigError(f"values must be a numpy array (bands, height, width), got {type(values).__name__}; files: map")
+        recognises = self.card.task == "classification"
+        settings = _settings(config, recognises=recognises)
         scene = _Array.checked(values, valid, card=self.card)
         _warn_of_scale(scene, self.card.normalisation)
+        return self._recognise(scene) if recognises else self._predict(scene, settings)
+
+    def _predict(self, scene: _Array, config: MapConfig) -> Prediction:
         plan = make_plan(self.card, scene.grid, config=config)
         found = list(strips(self._predictor, scene, plan, batch=config.batch))
         probabilities = np.concatenate([strip.probabilities for strip in found], axis=1)
         return Prediction(classes=segmentation.answer(probabilities, scene.valid), probabilities=probabilities * scene.valid)
+
+    def _recognise(self, scene: _Array) -> Recognition:
+        side = min(scene.grid.height, scene.grid.width)
+        row, col = (scene.grid.height - side) // 2, (scene.grid.width - side) // 2
+        image, known = scene.read(Window(row=row, col=col, height=side, width=side))
+        if not known.any():
+            raise ConfigError("values has no valid pixel in its middle square; give an image that holds data")
+        batch = torch.from_numpy(image.astype(np.float32))[None], torch.from_numpy(known)[None]
+        probabilities = self._predictor.recognise(*batch)[0].numpy()
+        label = int(probabilities.argmax())
+        return Recognition(name=self.card.classes.names[label], label=label, probabilities=probabilities)
 
     def map(
         self,
@@ -120,14 +149,17 @@ class _Array:
         return values, valid
 
 
-def _settings(config: MapConfig | None) -> MapConfig:
+def _settings(config: MapConfig | None, *, recognises: bool) -> MapConfig:
+    if recognises and config is not None:
+        raise ConfigError("an array is recognised as one image, which config cannot change; to cut a scene into cells use map")
     config = MapConfig() if config is None else config
     if not isinstance(config, MapConfig):
         raise ConfigError(f"config must be a terralean.mapping.run.MapConfig, got {type(config).__name__}")
     if config.bands is not None:
         raise ConfigError("bands are for scenes; give predict an array of the model's bands in their order: values[[3, 2, 1]]")
-    if config.overwrite:
-        raise ConfigError("overwrite is for maps; predict writes nothing")
+    files = [name for name in ("confidence", "polygons", "table", "overwrite") if getattr(config, name)]
+    if files:
+        raise ConfigError(f"{files[0]} is for maps; predict writes nothing")
     return config
 
 

@@ -14,8 +14,10 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from terralean.data.config import DataConfig
+from terralean.data.scene_config import SceneDataConfig
 from terralean.errors import ConfigError, RunError, UnknownName
 from terralean.train.experiments import EXPERIMENTS, AnyExperiment
+from terralean.train.scene_config import SceneExperiment
 
 Config = TypeVar("Config")
 
@@ -37,13 +39,18 @@ def read(recipe: str, *, changes: Sequence[str] = ()) -> AnyExperiment:
 
 def data_config(changes: Sequence[str]) -> DataConfig:
     """How data are read where there is no recipe: the defaults with `data.key=value` changes."""
+    return data_settings(DataConfig, changes)
+
+
+def data_settings(config: type[Config], changes: Sequence[str]) -> Config:
+    """The defaults of a config of data with `data.key=value` changes."""
     values: dict[str, Any] = {"data": {}}
     for change in changes:
         _apply(values, change)
     if others := sorted(values.keys() - {"data"}):
         raise ConfigError(f"--set {others[0]}: only data.key=value has a meaning here, e.g. data.group='tile[0-9]+'")
-    _check_keys(values["data"], DataConfig, source="--set", path="data.")
-    return _validate(DataConfig, values["data"], source="--set", path="data.")
+    _check_keys(values["data"], config, source="--set", path="data.")
+    return _validate(config, values["data"], source="--set", path="data.")
 
 
 def parse(values: Mapping[str, Any], *, source: str) -> AnyExperiment:
@@ -63,6 +70,14 @@ def read_run(run: Path) -> tuple[AnyExperiment, str]:
     if not path.is_file():
         raise RunError(f"{run} is not a run of terralean: it has no recipe.yaml; give the folder named with --out in training")
     return read(str(path)), path.read_text()
+
+
+def read_scene_data(run: Path) -> SceneDataConfig | None:
+    """How a run of scene recognition reads its images; None for a checkpoint without a recipe, or of another task."""
+    if not (run / "recipe.yaml").is_file():
+        return None
+    experiment, _ = read_run(run)
+    return experiment.data if isinstance(experiment, SceneExperiment) else None
 
 
 def _load(recipe: str) -> dict[str, Any]:
