@@ -4,6 +4,7 @@ import dataclasses
 import html
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from terralean import recipes
 from terralean.errors import ConfigError, RunError
-from terralean.evaluate.contenders import open_contender
+from terralean.evaluate.contenders import open_contender, open_run
 from terralean.evaluate.kept import NAME as KEPT
 from terralean.evaluate.run import run_evaluation
 from terralean.raster.grid import Grid
@@ -262,4 +263,4 @@ def test_seeds_must_be_finished_and_of_one_recipe_and_one_test_area(trained, tmp
 def test_seeds_stand_in_order_of_their_numbers(trained, tmp_path):
     for seed in (10, 2):
         variant(trained, tmp_path / "runs" / f"seed{seed}", seed=seed)
-    assert open_contender(tmp_path / "runs", read=recipes.read_run).seeds == (2, 10)
+    assert open_contender(tmp_path / "runs", open_run=partial(open_run, read=recipes.read_run)).seeds == (2, 10)

@@ -21,18 +21,8 @@ from terralean.evaluate.figures import (
 from terralean.evaluate.found import accuracy_sentence, rival_sentence, weakness_sentence
 from terralean.evaluate.intervals import join, mean_bootstrap
 from terralean.evaluate.metrics import confusion, mean, score, spread, unmapped
-from terralean.evaluate.report import (
-    SPACE,
-    Baseline,
-    Cost,
-    Figures,
-    Peer,
-    Report,
-    SeedScores,
-    percent,
-    render,
-    short_count,
-)
+from terralean.evaluate.page import SPACE, Cost, percent, short_count
+from terralean.evaluate.report import Baseline, Figures, Peer, Report, SeedScores, render
 from terralean.spec import Bands, Classes
 
 NASTY = '<b>&"soil"\'</b>'

@@ -80,30 +80,34 @@ def compare(
 
 def verdict(comparison: Comparison, *, other: str) -> str:
     """Whether this map is ahead of the other, behind it, or neither, by mIoU, in one sentence."""
-    found = comparison.miou
+    return sentence(comparison.miou, other=other, score="mIoU", drawn="test blocks", count=comparison.blocks)
+
+
+def sentence(found: Difference, *, other: str, score: str, drawn: str, count: int) -> str:
+    """Ahead of the other, behind it, or neither, by a score; `drawn` are the `count` things that intervals are drawn from."""
     if math.isnan(found.value):
-        return f"Not comparable with {other}: the mIoU of one of them has no meaning."
+        return f"Not comparable with {other}: the {score} of one of them has no meaning."
     if found.interval is None:
         return (
-            f"Differs from {other} by {points(found.value, signed=True)} points of mIoU; {comparison.blocks} test blocks are "
+            f"Differs from {other} by {points(found.value, signed=True)} points of {score}; {count} {drawn} are "
             "too few to say how sure that is."
         )
     low, high = found.interval.low, found.interval.high
     if low == high == 0:
-        return f"No different from {other}: both have the same mIoU on every draw of the test blocks."
+        return f"No different from {other}: both have the same {score} on every draw of the {drawn}."
     if low <= 0 <= high:
         value, bounds = points(found.value, signed=True, like=found.interval), span(found.interval)
-        return f"Not distinguishable from {other}: mIoU differs by {value} points (95 % interval {bounds})."
+        return f"Not distinguishable from {other}: {score} differs by {value} points (95 % interval {bounds})."
     value = points(abs(found.value), like=found.interval)
     bounds = span(found.interval if low > 0 else Interval(low=-high, high=-low))
-    return f"{'Ahead of' if low > 0 else 'Behind'} {other} by {value} points of mIoU (95 % interval {bounds})."
+    return f"{'Ahead of' if low > 0 else 'Behind'} {other} by {value} points of {score} (95 % interval {bounds})."
 
 
 def document(comparison: Comparison, *, names: Sequence[str]) -> dict[str, object]:
     """Differences for a JSON file, by the names of the field."""
-    overall: dict[str, object] = {FIELD_NAMES[name]: _entry(found) for name, found in comparison.overall.items()}
+    overall: dict[str, object] = {FIELD_NAMES[name]: difference_entry(found) for name, found in comparison.overall.items()}
     return overall | {
-        "classes": [{"name": name, "IoU": _entry(found)} for name, found in zip(names, comparison.iou, strict=True)]
+        "classes": [{"name": name, "IoU": difference_entry(found)} for name, found in zip(names, comparison.iou, strict=True)]
     }
 
 
@@ -125,6 +129,7 @@ def _difference(apart: Drawn, name: str, *, blocks: int, of: int | None = None, 
     return Difference(value=float(whole.mean()), interval=ends(apart, name, blocks=blocks, of=of) if enough else None)
 
 
-def _entry(found: Difference) -> dict[str, float | None]:
+def difference_entry(found: Difference) -> dict[str, float | None]:
+    """A difference for a JSON file, null where it has no meaning."""
     entry: dict[str, float | None] = {"value": None if math.isnan(found.value) else found.value}
     return entry if found.interval is None else entry | {"low": found.interval.low, "high": found.interval.high}

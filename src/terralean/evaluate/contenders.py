@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +48,27 @@ class Run:
     split: Split
 
 
+class AnyRun(Protocol):
+    """A finished training run of any task."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+
+    @property
+    def card(self) -> Card:
+        """What its model is."""
+
+
+R = TypeVar("R", bound=AnyRun)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Contender:
+class Contender(Generic[R]):
     """One run, or runs that differ in nothing but their seed."""
 
     folder: Path
-    runs: tuple[Run, ...]
+    runs: tuple[R, ...]
     several: bool  # whether the folder holds one run for each seed
 
     @property
@@ -83,7 +98,7 @@ class Scored:
 class Standing:
     """A contender with its scores, the means where it has several runs."""
 
-    contender: Contender
+    contender: Contender[Run]
     each: tuple[Scored, ...]
     scores: metrics.Scores
     spread: metrics.Scores | None  # standard deviation between runs
@@ -103,10 +118,22 @@ class Standing:
 # Opening and checking: everything that can be refused is refused before anything is predicted.
 
 
-def open_contender(folder: Path, *, read: ReadRun) -> Contender:
+def one_task(folders: Sequence[Path]) -> str:
+    """The task of all these runs. ConfigError where they differ, RunError where one is not finished."""
+    tasks = {folder: read_card(next(iter(seed_folders(folder).values()), folder)).task for folder in folders}
+    first = tasks[folders[0]]
+    if others := [folder for folder, task in tasks.items() if task != first]:
+        raise ConfigError(
+            f"--against {others[0]}: a run of {tasks[others[0]]}, but {folders[0]} is one of {first}; their scores do not "
+            f"measure the same, so name a run of {first}"
+        )
+    return first
+
+
+def open_contender(folder: Path, *, open_run: Callable[[Path], R]) -> Contender[R]:
     """The run of a folder, or the runs of its seeds. RunError where one is not finished, ConfigError where they differ."""
     seeds = seed_folders(folder)
-    runs = tuple(_open_run(one, read=read) for one in (seeds.values() or [folder]))
+    runs = tuple(open_run(one) for one in (seeds.values() or [folder]))
     found = Contender(folder=folder, runs=runs, several=bool(seeds))
     for run in runs[1:]:
         _check_classes(run, runs[0])
@@ -115,7 +142,7 @@ def open_contender(folder: Path, *, read: ReadRun) -> Contender:
     return found
 
 
-def check_comparable(contender: Contender, others: Sequence[Contender]) -> None:
+def check_comparable(contender: Contender[R], others: Sequence[Contender[R]]) -> None:
     """Raise ConfigError where others have other classes or other seeds, or one is named twice."""
     for other in others:
         _check_classes(other.runs[0], contender.runs[0])
@@ -158,7 +185,8 @@ def check_same_pixels(one: Scored, other: Scored) -> None:
         )
 
 
-def _open_run(folder: Path, *, read: ReadRun) -> Run:
+def open_run(folder: Path, *, read: ReadRun) -> Run:
+    """A run that maps pixels. RunError where it is not finished, or answers something else."""
     card = read_card(folder)
     experiment, recipe = read(folder)
     if not isinstance(experiment.data, DataConfig):
@@ -166,7 +194,7 @@ def _open_run(folder: Path, *, read: ReadRun) -> Run:
     return Run(folder=folder, card=card, config=experiment.data, recipe=recipe, split=load_split(folder / "split.json"))
 
 
-def _check_classes(run: Run, reference: Run) -> None:
+def _check_classes(run: AnyRun, reference: AnyRun) -> None:
     mine, theirs = run.card.classes.names, reference.card.classes.names
     if mine != theirs:
         raise ConfigError(
@@ -175,7 +203,7 @@ def _check_classes(run: Run, reference: Run) -> None:
         )
 
 
-def _seeds(contender: Contender) -> str:
+def _seeds(contender: Contender[R]) -> str:
     return f"the seeds {', '.join(map(str, contender.seeds))}" if contender.several else "one run"
 
 
@@ -206,7 +234,7 @@ class Ground:
 
 
 def score_contender(
-    contender: Contender,
+    contender: Contender[Run],
     ground: Ground,
     *,
     keep: bool,
@@ -216,7 +244,9 @@ def score_contender(
 ) -> Standing:
     """Score every run; with `keep` the counts stay in its folder."""
     each = tuple(
-        _score_run(run, ground, keep=keep, device=device, precision=precision, progress=_part(progress, i, len(contender.runs)))
+        _score_run(
+            run, ground, keep=keep, device=device, precision=precision, progress=part_of(progress, i, len(contender.runs))
+        )
         for i, run in enumerate(contender.runs)
     )
     for scored in each[1:]:
@@ -263,6 +293,6 @@ def _score_run(
     return Scored(run=run, measured=measured, scores=metrics.score(measured.confusion, unmapped=measured.unmapped))
 
 
-def _part(progress: Callable[[int, int], None], index: int, count: int) -> Callable[[int, int], None]:
+def part_of(progress: Callable[[int, int], None], index: int, count: int) -> Callable[[int, int], None]:
     """Progress of one of several equal parts."""
     return lambda done, total: progress(index * total + done, count * total)

@@ -43,6 +43,13 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Photo:
+    """A JPEG, of which a page can show many."""
+
+    jpeg: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
     """One curve of a chart, in the chart's units from its top left corner."""
 

@@ -18,9 +18,9 @@ import torch
 import terralean
 from terralean.data.leakage import Leakage
 from terralean.data.reading import Reader
-from terralean.evaluate import compare, figures, intervals, report
+from terralean.evaluate import compare, figures, intervals, page, report
 from terralean.evaluate.compare import Comparison
-from terralean.evaluate.contenders import Contender, Ground, Scored, Standing
+from terralean.evaluate.contenders import Contender, Ground, Run, Scored, Standing
 from terralean.evaluate.intervals import Bootstrap, Intervals, mean_bootstrap
 from terralean.evaluate.metrics import Scores
 from terralean.evaluate.rivals import Rival
@@ -41,10 +41,8 @@ class Other:
     leakage: Leakage | None
 
     def name(self, among: Sequence[Other]) -> str:
-        """Its folder's name where that is enough to tell it from the others, else the whole path."""
-        folder = self.standing.contender.folder
-        alike = [other for other in among if other.standing.contender.folder.name == folder.name]
-        return folder.name if folder.name and len(alike) == 1 else str(folder)
+        """As `short_name` has it."""
+        return short_name(self.standing.contender.folder, among=[other.standing.contender.folder for other in among])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +58,7 @@ class Found:
     others: tuple[Other, ...]
 
     @property
-    def contender(self) -> Contender:
+    def contender(self) -> Contender[Run]:
         """What was evaluated."""
         return self.mine.contender
 
@@ -68,6 +66,12 @@ class Found:
     def shown(self) -> Scored:
         """The run whose map is drawn: of several the one nearest to the mean."""
         return self.mine.each[self.mine.typical]
+
+
+def short_name(folder: Path, *, among: Sequence[Path]) -> str:
+    """A folder's name where that is enough to tell it from the others, else the whole path."""
+    alike = [other for other in among if other.name == folder.name]
+    return folder.name if folder.name and len(alike) == 1 else str(folder)
 
 
 # Numbers.
@@ -78,6 +82,7 @@ def as_document(found: Found) -> dict[str, Any]:
     card, names = found.contender.card, found.contender.card.classes.names
     training = card.training
     return {
+        "task": card.task,
         **intervals.document(found.mine.scores, found.mine.boot, names=names, spread=found.mine.spread),
         "seeds": [_seed_document(found, scored) for scored in found.mine.each] if found.contender.several else [],
         "verdict": list(verdict(found)),
@@ -161,9 +166,9 @@ def verdict(found: Found) -> tuple[str, ...]:
 
 def accuracy_sentence(scores: Scores, known: Intervals | None, *, seeds: int) -> str:
     """How right the map is."""
-    sure = "" if known is None or known.oa is None else f" (95 % interval {report.bounds(known.oa)} %)"
+    sure = "" if known is None or known.oa is None else f" (95 % interval {page.bounds(known.oa)} %)"
     start = "The" if seeds == 1 else f"Over {seeds} seeds the"
-    return f"{start} map is right for {report.percent(scores.oa)} of the labelled test pixels{sure}."
+    return f"{start} map is right for {page.percent(scores.oa)} of the labelled test pixels{sure}."
 
 
 def rival_sentence(comparisons: Mapping[str, Comparison]) -> str:
@@ -182,7 +187,7 @@ def weakness_sentence(scores: Scores, names: Sequence[str]) -> str:
     if len(held) < 2:  # noqa: PLR2004 - of one class none is the weakest
         return ""
     iou, name = min(held)
-    return f"Mean IoU is {report.percent(scores.miou)}; the weakest class is {name} (IoU {report.percent(iou)})."
+    return f"Mean IoU is {page.percent(scores.miou)}; the weakest class is {name} (IoU {page.percent(iou)})."
 
 
 def leakage_words(leakage: Leakage | None) -> str:
@@ -231,7 +236,7 @@ def _about(found: Found) -> tuple[tuple[str, str], ...]:
         ("Model", card.model),
         ("Bands", ", ".join(card.bands.names)),
         ("Trained on", f"{training.images} image{'' if training.images == 1 else 's'}, {training.steps} steps"),
-        ("Scored on", f"{scored}: {report.spaced(labelled)} labelled pixels"),
+        ("Scored on", f"{scored}: {page.spaced(labelled)} labelled pixels"),
         ("Run", str(found.contender)),
     )
 
@@ -240,7 +245,7 @@ def _baselines(found: Found) -> tuple[report.Baseline, ...]:
     return tuple(
         report.Baseline(
             name=rival.name,
-            explanation=f"{rival.explanation}; scored on {report.spaced(int(rival.counts.sum()))} random test pixels.",
+            explanation=f"{rival.explanation}; scored on {page.spaced(int(rival.counts.sum()))} random test pixels.",
             scores=rival.scores,
             comparison=rival.comparison,
         )
@@ -270,9 +275,9 @@ def _seed(scored: Scored) -> report.SeedScores:
     )
 
 
-def _cost(standing: Standing) -> report.Cost:
+def _cost(standing: Standing) -> page.Cost:
     card, measured = standing.contender.card, standing.each[0].measured
-    return report.Cost(
+    return page.Cost(
         parameters=card.cost["parameters"],
         nodes=card.cost.get("nodes"),
         macs=card.cost["macs_layers"] + card.cost["macs_attention"] or None,

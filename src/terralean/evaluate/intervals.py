@@ -113,10 +113,10 @@ def mean_bootstrap(counts: NDArray[np.int64], *, generator: np.random.Generator,
         return Bootstrap(intervals=None, note=_too_few(blocks))
     drawn = draw(counts, draw_times(blocks, generator=generator, resamples=resamples))
     in_reference, in_map = blocks_with(counts)
-    overall = {name: _inside(ends(drawn, name, blocks=blocks), name) for name in PER_MAP}
+    overall = {name: inside(ends(drawn, name, blocks=blocks), name) for name in PER_MAP}
     per_class = {
         name: tuple(
-            _inside(ends(drawn, name, blocks=blocks, of=i), name) if n >= MIN_BLOCKS else None
+            inside(ends(drawn, name, blocks=blocks, of=i), name) if n >= MIN_BLOCKS else None
             for i, n in enumerate(in_map if name == "precision" else in_reference)
         )
         for name in PER_CLASS
@@ -134,7 +134,7 @@ def document(scores: Scores, bootstrap: Bootstrap, *, names: Sequence[str], spre
     per_class = [
         {"name": class_name, "support_px": scores.support[i], "unmapped_px": scores.unmapped[i]}
         | {
-            FIELD_NAMES[n]: _entry(
+            FIELD_NAMES[n]: entry(
                 getattr(scores, n)[i],
                 None if found is None else getattr(found, n)[i],
                 None if spread is None else getattr(spread, n)[i],
@@ -144,7 +144,7 @@ def document(scores: Scores, bootstrap: Bootstrap, *, names: Sequence[str], spre
         for i, class_name in enumerate(names)
     ]
     overall = {
-        FIELD_NAMES[n]: _entry(
+        FIELD_NAMES[n]: entry(
             getattr(scores, n), None if found is None else getattr(found, n), None if spread is None else getattr(spread, n)
         )
         for n in PER_MAP
@@ -215,7 +215,7 @@ def _student(whole: NDArray[np.float64], means: NDArray[np.float64], *, blocks: 
     return Interval(low=centre - half, high=centre + half)
 
 
-def _inside(interval: Interval | None, name: str) -> Interval | None:
+def inside(interval: Interval | None, name: str) -> Interval | None:
     """Cut where no score can be."""
     if interval is None:
         return None
@@ -234,13 +234,14 @@ def _draw_one(counts: NDArray[np.float64], times: NDArray[np.float64]) -> dict[s
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _entry(value: float, interval: Interval | None, spread: float | None) -> dict[str, float | None]:
-    entry: dict[str, float | None] = {"value": None if math.isnan(value) else value}
+def entry(value: float, interval: Interval | None, spread: float | None) -> dict[str, float | None]:
+    """A score for a JSON file, null where it has no meaning."""
+    told: dict[str, float | None] = {"value": None if math.isnan(value) else value}
     if interval is not None:
-        entry |= {"low": interval.low, "high": interval.high}
+        told |= {"low": interval.low, "high": interval.high}
     if spread is not None:
-        entry["sd"] = None if math.isnan(spread) else spread
-    return entry
+        told["sd"] = None if math.isnan(spread) else spread
+    return told
 
 
 def _note(blocks: int, resamples: int, *, trainings: int) -> str:

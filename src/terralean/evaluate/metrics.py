@@ -73,12 +73,12 @@ def score(confusion: NDArray[np.int64], *, unmapped: NDArray[np.int64]) -> Score
 
 def mean(several: Sequence[Scores]) -> Scores:
     """Of maps of one area: each score's mean, over the maps in which it has a meaning; unmapped pixels rounded."""
-    return _over(several, _mean)
+    return _over(several, mean_known)
 
 
 def spread(several: Sequence[Scores]) -> Scores:
     """Of maps of one area: each score's standard deviation (n - 1); NaN where fewer than two maps give it a meaning."""
-    return _over(several, _deviation)
+    return _over(several, deviation_known)
 
 
 def measures(confusion: NDArray[Any], *, unmapped: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
@@ -86,18 +86,30 @@ def measures(confusion: NDArray[Any], *, unmapped: NDArray[Any]) -> dict[str, ND
     right = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
     reference = confusion.sum(axis=-1).astype(np.float64) + unmapped
     mapped = confusion.sum(axis=-2).astype(np.float64)
+    iou = _ratio(right, reference + mapped - right)
+    return agreement(right, reference=reference, answered=mapped) | {"iou": iou, "miou": mean_known(iou)}
+
+
+def agreement(
+    right: NDArray[np.float64], *, reference: NDArray[np.float64], answered: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """Scores of what is right of each class, of its members and of the answers that name it, (..., K) each.
+
+    "oa", "kappa", "aa" and "mf1" as (...); "f1", "precision" and "recall" as (..., K).
+    """
     total = reference.sum(axis=-1)
-    agreement = _ratio(right.sum(axis=-1), total)
-    chance = _ratio((reference * mapped).sum(axis=-1), total**2)
-    found = {
-        "oa": agreement,
-        "kappa": _ratio(agreement - chance, 1 - chance),
-        "iou": _ratio(right, reference + mapped - right),
-        "f1": _ratio(2 * right, reference + mapped),
-        "precision": _ratio(right, mapped),
-        "recall": _ratio(right, reference),
+    share = _ratio(right.sum(axis=-1), total)
+    chance = _ratio((reference * answered).sum(axis=-1), total**2)
+    f1, recall = _ratio(2 * right, reference + answered), _ratio(right, reference)
+    return {
+        "oa": share,
+        "kappa": _ratio(share - chance, 1 - chance),
+        "f1": f1,
+        "precision": _ratio(right, answered),
+        "recall": recall,
+        "aa": mean_known(recall),
+        "mf1": mean_known(f1),
     }
-    return found | {"aa": _mean(found["recall"]), "miou": _mean(found["iou"]), "mf1": _mean(found["f1"])}
 
 
 def _table(reference: NDArray[Any], map: NDArray[Any], *, classes: int) -> NDArray[np.int64]:
@@ -143,16 +155,16 @@ def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.
     return np.divide(part, whole, out=np.full_like(whole, np.nan), where=whole > 0)
 
 
-def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def mean_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean over the last axis of what is not NaN; NaN where all is."""
     known = ~np.isnan(values)
     return _ratio(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1).astype(np.float64))
 
 
-def _deviation(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def deviation_known(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Standard deviation over the last axis of what is not NaN."""
     known = ~np.isnan(values)
-    apart = np.where(known, values - _mean(values)[..., None], 0.0)
+    apart = np.where(known, values - mean_known(values)[..., None], 0.0)
     return np.sqrt(_ratio((apart**2).sum(axis=-1), known.sum(axis=-1) - 1.0))
 
 

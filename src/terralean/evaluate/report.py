@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from terralean.errors import SizeError
-from terralean.evaluate.compare import Comparison, Difference, points, span
+from terralean.evaluate import page
+from terralean.evaluate.compare import Comparison, points, span
 from terralean.evaluate.figures import ERROR_RGB, UNMAPPED_RGB, Chart, Picture
-from terralean.evaluate.intervals import Interval, Intervals
+from terralean.evaluate.intervals import Intervals
 from terralean.evaluate.metrics import Scores
+from terralean.evaluate.page import (
+    NOTHING,
+    SPACE,
+    Cost,
+    axis,
+    bar,
+    bounds,
+    cost_cells,
+    cost_rows,
+    duration,
+    number,
+    on_axis,
+    percent,
+    places,
+    short_count,
+    spaced,
+    unscaled,
+)
 from terralean.spec import Classes
 
-TEMPLATE, STYLE = Path(__file__).with_name("report.html.j2"), Path(__file__).with_name("report.css")
-MAX_BYTES = 3_000_000  # of the page: it goes by mail
-NOTHING = "\N{EN DASH}"
-SPACE = "\N{NARROW NO-BREAK SPACE}"
 NUMBERS_UP_TO = 20  # classes; beyond, a matrix with numbers is too large to read
 CONFUSIONS = 6  # the largest are listed
 SHORT_NAME = 9  # letters of a word that fits above a column of the matrix
-AXES = (1, 2, 5, 10, 20, 50, 100)  # points to either side of the axis of differences
 
 # What is shown of each overall score: its short and its full name, and what it says in words an analyst uses.
 OVERALL = {
@@ -37,20 +47,6 @@ OVERALL = {
     "kappa": ("kappa", "Cohen's kappa", "Agreement beyond chance: 0 is chance, 1 is perfect."),
 }
 COMPARED = ("miou", "oa", "mf1")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cost:
-    """What a model costs; None where it was not measured."""
-
-    parameters: int  # 0 of a forest, which has nodes
-    nodes: int | None = None
-    macs: float | None = None  # multiply-adds for one window of `window_px`
-    window_px: int | None = None
-    images_per_s: float | None = None  # windows of `window_px` predicted in a second
-    training_minutes: float | None = None
-    peak_memory_bytes: int | None = None
-    device: str | None = None  # that predicted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,87 +127,33 @@ class Report:
 
 def render(report: Report) -> str:
     """The page as one HTML document that loads nothing; SizeError beyond 3 MB."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": percent, "number": number, "data_uri": _data_uri, "glued": _glued, "spaced": spaced}
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        report=report,
-        style=STYLE.read_text(encoding="utf-8"),
-        rows=_score_rows(report),
-        own=_own_row(report),
-        seeds=_seed_rows(report),
-        devices=_devices_sentence(report),
-        classes=_class_rows(report),
-        peers=_peer_rows(report),
-        axis=_axis(report.peers),
-        rivals=_rival_rows(report),
-        matrix=_matrix(report),
-        long_names=max(len(word) for name in report.classes.names for word in name.split() or [name]) > SHORT_NAME,
-        confusions=_confusions(report),
-        costs=_cost_rows(report.cost, trainings=len(report.seeds) or 1),
-        unmapped=_unmapped_sentence(report.scores),
-        absent=_absent_sentence(report),
-        error_rgb=ERROR_RGB,
-        unmapped_rgb=UNMAPPED_RGB,
+    return page.fill(
+        "report.html.j2",
+        {
+            "report": report,
+            "badge": page.HEADLINES[report.leaks],
+            "rows": _score_rows(report),
+            "own": _own_row(report),
+            "seeds": _seed_rows(report),
+            "devices": page.devices_sentence([report.cost, *(peer.cost for peer in report.peers)]),
+            "classes": _class_rows(report),
+            "peers": _peer_rows(report),
+            "axis": _axis(report),
+            "rivals": _rival_rows(report),
+            "matrix": matrix_cells(report.counts) if len(report.classes) <= NUMBERS_UP_TO else None,
+            "long_names": has_long_names(report.classes),
+            "confusions": largest_confusions(report.counts, names=[*report.classes.names, "no class"]),
+            "costs": _cost_rows(report),
+            "unmapped": (unmapped := _unmapped_sentence(report.scores)),
+            "note": unmapped,
+            "cost_lede": "Measured while the test area was mapped.",
+            "kept_out": "areas",
+            "absent": _absent_sentence(report),
+            "error_rgb": ERROR_RGB,
+            "unmapped_rgb": UNMAPPED_RGB,
+        },
+        too_large=_largest(report.figures),
     )
-    size = len(page.encode())
-    if size > MAX_BYTES:
-        raise SizeError(f"the report is {size / 1e6:.1f} MB, at most {MAX_BYTES / 1e6:.0f}: {_largest(report.figures)}")
-    return page
-
-
-# Numbers in words.
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """A share in percent, a dash where it has no meaning. Never 100.0 % unless it is exactly that."""
-    text = number(share, digits)
-    return text if text == NOTHING else f"{text}{SPACE}%"
-
-
-def number(share: float, digits: int = 1) -> str:
-    """`percent` without its sign, for tables."""
-    if math.isnan(share):
-        return NOTHING
-    text = f"{100 * share:.{digits}f}"
-    if share < 1 and float(text) == 100:  # noqa: PLR2004 - rounding must not hide the last errors
-        return f"{100 - 10**-digits:.{digits}f}"
-    return text
-
-
-def bounds(interval: Interval | None, *, plain: bool = False) -> str:
-    """Both ends in percent without the sign, or as they are; nothing where there is no interval."""
-    if interval is None:
-        return ""
-    low, high = (_plain(end) if plain else number(end) for end in (interval.low, interval.high))
-    return f"{low} to {high}"
-
-
-def _plain(value: float) -> str:
-    return NOTHING if math.isnan(value) else f"{value:.3f}"
-
-
-def spaced(count: int) -> str:
-    """A count in groups of three digits."""
-    return f"{count:,}".replace(",", SPACE)
-
-
-def _scaled(count: float) -> str:
-    for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
-        if count >= size:
-            return f"{count / size:.3g} {word}"
-    return spaced(round(count))
-
-
-def _duration(minutes: float) -> str:
-    if minutes < 1:
-        return f"{60 * minutes:.0f} s"
-    hours, rest = divmod(round(minutes), 60)
-    return f"{hours} h {rest} min" if hours else f"{minutes:.3g} min"
-
-
-def _glued(text: str) -> str:
-    """No line break between a number and its percent sign."""
-    return text.replace(" %", f"{SPACE}%")
 
 
 # Rows of the page.
@@ -229,26 +171,15 @@ def _score_rows(report: Report) -> list[dict[str, object]]:
                 "short": short,
                 "name": name,
                 "explanation": explanation,
-                "value": _plain(value) if plain else percent(value),
+                "value": unscaled(value) if plain else percent(value),
                 "range": bounds(found, plain=plain) + ("" if plain or found is None else f"{SPACE}%"),
-                "spread": "" if math.isnan(spread) else (_plain(spread) if plain else f"{100 * spread:.1f}"),
-                "bar": None if math.isnan(value) else _bar(value, found),
-                "dots": _places(getattr(seed.scores, key) for seed in report.seeds),
-                "rival": _places(() if best is None else (getattr(best.scores, key),)),
+                "spread": "" if math.isnan(spread) else (unscaled(spread) if plain else f"{100 * spread:.1f}"),
+                "bar": None if math.isnan(value) else bar(value, found),
+                "dots": places(getattr(seed.scores, key) for seed in report.seeds),
+                "rival": places(() if best is None else (getattr(best.scores, key),)),
             }
         )
     return rows
-
-
-def _bar(value: float, interval: Interval | None) -> dict[str, float]:
-    """Places on a track from 0 to 100, for the style sheet."""
-    low, high = (value, value) if interval is None else (interval.low, interval.high)
-    low, high, value = (100 * min(1.0, max(0.0, x)) for x in (low, high, value))
-    return {"low": round(low, 2), "width": round(high - low, 2), "value": round(value, 2)}
-
-
-def _places(values: Iterable[float]) -> list[float]:
-    return [round(100 * min(1.0, max(0.0, value)), 2) for value in values if not math.isnan(value)]
 
 
 def _class_rows(report: Report) -> list[dict[str, object]]:
@@ -266,8 +197,8 @@ def _class_rows(report: Report) -> list[dict[str, object]]:
                 "iou": number(scores.iou[i]),
                 "range": bounds(known),
                 "spread": "" if math.isnan(spread) else f"{100 * spread:.1f}",
-                "bar": None if math.isnan(scores.iou[i]) else _bar(scores.iou[i], known),
-                "rivals": [next(iter(_places((rival.scores.iou[i],))), None) for rival in report.baselines],
+                "bar": None if math.isnan(scores.iou[i]) else bar(scores.iou[i], known),
+                "rivals": [next(iter(places((rival.scores.iou[i],))), None) for rival in report.baselines],
                 "f1": number(scores.f1[i]),
                 "precision": number(scores.precision[i]),
                 "recall": number(scores.recall[i]),
@@ -292,12 +223,12 @@ def _rival_rows(report: Report) -> list[dict[str, object]]:
 
 
 def _peer_rows(report: Report) -> list[dict[str, object]]:
-    axis = _axis(report.peers)
+    points_shown = _axis(report)
     return [
         {
             "peer": peer,
             "miou": "" if peer.intervals is None else bounds(peer.intervals.miou),
-            "cost": _cost_cells(peer.cost),
+            "cost": cost_cells(peer.cost),
             "differences": [
                 {
                     "name": OVERALL[key][1],
@@ -305,7 +236,7 @@ def _peer_rows(report: Report) -> list[dict[str, object]]:
                         peer.comparison.overall[key].value, signed=True, like=peer.comparison.overall[key].interval
                     ),
                     "range": "" if (known := peer.comparison.overall[key].interval) is None else span(known),
-                    "place": _on_axis(peer.comparison.overall[key], axis),
+                    "place": on_axis(peer.comparison.overall[key], points_shown),
                 }
                 for key in COMPARED
             ],
@@ -327,65 +258,25 @@ def _peer_rows(report: Report) -> list[dict[str, object]]:
 
 def _own_row(report: Report) -> dict[str, object]:
     miou = "" if report.intervals is None else bounds(report.intervals.miou)
-    return {"model": dict(report.about).get("Model", ""), "miou": miou, "cost": _cost_cells(report.cost)}
+    return {"model": dict(report.about).get("Model", ""), "miou": miou, "cost": cost_cells(report.cost)}
 
 
 def _seed_rows(report: Report) -> list[dict[str, object]]:
     return [
-        {"seed": seed.seed, "training": _duration(seed.training_minutes)}
+        {"seed": seed.seed, "training": duration(seed.training_minutes)}
         | {key: number(getattr(seed.scores, key)) for key in COMPARED}
         | {f"{key}_range": "" if seed.intervals is None else bounds(getattr(seed.intervals, key)) for key in COMPARED}
         for seed in report.seeds
     ]
 
 
-def _devices_sentence(report: Report) -> str:
-    """Where the speeds that stand beside each other were measured."""
-    devices = {cost.device for cost in (report.cost, *(peer.cost for peer in report.peers)) if cost.device is not None}
-    if not devices:
-        return ""
-    told = " and ".join(sorted(devices))
-    if len(devices) > 1:
-        return f"Speeds were measured on different devices ({told}) and cannot be compared."
-    return f"Speeds were measured on {told}, each run at its own time: differences of some percent mean nothing."
+def _axis(report: Report) -> int:
+    return axis([peer.comparison.overall[key] for peer in report.peers for key in COMPARED])
 
 
-def _cost_cells(cost: Cost) -> dict[str, str]:
-    """What a run costs in a row of a table."""
-    speed = NOTHING if cost.images_per_s is None else f"{cost.images_per_s:.3g}"
-    return {
-        "parameters": f"{cost.nodes / 1e6:.3g} M nodes" if cost.nodes else f"{cost.parameters / 1e6:.3g} M",
-        "macs": NOTHING if cost.macs is None else f"{cost.macs / 1e9:.3g}",
-        "window": "" if cost.window_px is None else f"{cost.window_px} px",
-        "speed": speed,
-        "device": cost.device or "",
-        "training": NOTHING if cost.training_minutes is None else _duration(cost.training_minutes),
-    }
-
-
-def _axis(peers: Sequence[Peer]) -> int:
-    """Points to either side that hold all differences and their intervals."""
-    found = [peer.comparison.overall[key] for peer in peers for key in COMPARED]
-    ends = [end for d in found if d.interval is not None for end in (d.interval.low, d.interval.high)]
-    most = max((100 * abs(value) for value in (*ends, *(d.value for d in found)) if not math.isnan(value)), default=0)
-    return next((axis for axis in AXES if most <= axis), AXES[-1])
-
-
-def _on_axis(difference: Difference, axis: int) -> dict[str, float] | None:
-    """Places from 0 (the other is better by `axis` points) to 100 (this is), for the style sheet."""
-    if math.isnan(difference.value):
-        return None
-    known = difference.interval or Interval(low=difference.value, high=difference.value)
-    low, high, value = (round(50 + 50 * 100 * x / axis, 2) for x in (known.low, known.high, difference.value))
-    return {"low": low, "width": round(high - low, 2), "value": value}
-
-
-def _matrix(report: Report) -> list[list[dict[str, object]]] | None:
-    """The confusion matrix as cells; None where there are too many classes for numbers."""
-    if len(report.classes) > NUMBERS_UP_TO:
-        return None
-    lost = bool(report.counts[:, -1].any())
-    counts = report.counts if lost else report.counts[:, :-1]
+def matrix_cells(counts: NDArray[np.int64]) -> list[list[dict[str, object]]]:
+    """A confusion matrix (K, K + 1) as cells, without its last column where that is empty."""
+    counts = counts if counts[:, -1].any() else counts[:, :-1]
     support = counts.sum(axis=1)
     return [
         [_cell(int(count), int(support[i]), right=i == j) for j, count in enumerate(row)]
@@ -404,14 +295,13 @@ def _cell(count: int, support: int, *, right: bool) -> dict[str, object]:
     }
 
 
-def _confusions(report: Report) -> list[dict[str, object]]:
-    """The largest confusions by pixels."""
-    names = [*report.classes.names, "no class"]
-    wrong = report.counts.copy()
+def largest_confusions(counts: NDArray[np.int64], *, names: Sequence[str]) -> list[dict[str, object]]:
+    """The largest numbers of a matrix (K, L) beside its diagonal; `names` are those of its columns, the first K of its rows."""
+    wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(wrong, axis=None, kind="stable")[::-1][:CONFUSIONS]
     pairs = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True) if wrong[i, j]]
-    support = report.counts.sum(axis=1)
+    support = counts.sum(axis=1)
     return [
         {
             "from": names[i],
@@ -423,25 +313,16 @@ def _confusions(report: Report) -> list[dict[str, object]]:
     ]
 
 
-def _cost_rows(cost: Cost, *, trainings: int) -> list[tuple[str, str, str]]:
-    """Name, value, what it means; only what was measured."""
-    window = "one window" if cost.window_px is None else f"a window of {cost.window_px} x {cost.window_px} px"
-    where = "" if cost.device is None else f" on {cost.device}"
-    size = ("Tree nodes", cost.nodes, "Questions and answers") if cost.nodes else ("Parameters", cost.parameters, "Numbers")
-    rows = [(size[0], _scaled(size[1]), f"{size[2]} the model has learned; they set the size of its file.")]
-    if cost.macs is not None:
-        told = f"For {window}. A multiplication and its addition count as one; where papers count two, halve theirs."
-        rows.append(("Multiply-adds", f"{cost.macs / 1e9:.3g} GMACs", told))
-    if cost.images_per_s is not None:
-        rows.append(("Speed", f"{cost.images_per_s:.3g} windows/s", f"How often {window} is predicted in a second{where}."))
-    if cost.training_minutes is not None:
-        each = "" if trainings == 1 else f", each of {trainings} seeds"
-        rows.append(("Training", _duration(cost.training_minutes), f"Wall-clock time, validation included{each}."))
-    if cost.peak_memory_bytes is not None:
-        rows.append(
-            ("Peak memory", f"{cost.peak_memory_bytes / 2**30:.2f} GiB", f"The most held at once while predicting{where}.")
-        )
-    return rows
+def _cost_rows(report: Report) -> list[tuple[str, str, str]]:
+    side = report.cost.window_px
+    window = "one window" if side is None else f"a window of {side} x {side} px"
+    speed = f"How often {window} is predicted in a second"
+    return cost_rows(report.cost, trainings=len(report.seeds) or 1, piece=window, unit="windows/s", speed=speed)
+
+
+def has_long_names(classes: Classes) -> bool:
+    """Whether a word of a class' name does not fit above a column of the matrix."""
+    return max(len(word) for name in classes.names for word in name.split() or [name]) > SHORT_NAME
 
 
 def _unmapped_sentence(scores: Scores) -> str:
@@ -473,15 +354,3 @@ def _largest(figures: Figures) -> str:
         return "shorten the recipe text"
     name = max(sizes, key=sizes.__getitem__)
     return f"the figure {name!r} alone has {sizes[name] / 1e6:.1f} MB, draw it smaller"
-
-
-def short_count(count: int) -> str:
-    """A count in four or five characters: 873, 12.4k, 3.1M."""
-    for size, letter in ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")):
-        if count >= size:
-            return f"{count / size:.1f}{letter}" if count < 100 * size else f"{count / size:.0f}{letter}"
-    return str(count)
-
-
-def _data_uri(picture: Picture) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"

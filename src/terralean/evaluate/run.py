@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from terralean.data.index import find
 from terralean.data.leakage import Leakage, check_leakage
 from terralean.data.legend import Legend
 from terralean.data.split import Region, Split
-from terralean.errors import ConfigError, EmptySplit, OutputFailed
+from terralean.errors import ConfigError, EmptySplit, RunError
 from terralean.evaluate import figures, report
 from terralean.evaluate.compare import compare
 from terralean.evaluate.contenders import (
@@ -29,26 +30,21 @@ from terralean.evaluate.contenders import (
     check_comparable,
     check_same_pixels,
     check_same_test,
+    one_task,
     open_contender,
+    open_run,
     score_contender,
 )
+from terralean.evaluate.evaluation import Evaluation, write_all
 from terralean.evaluate.found import Found, Other, as_document, as_report
 from terralean.evaluate.rivals import Rival, score_rivals
+from terralean.evaluate.scene_run import evaluate_scenes
 from terralean.predict.predictor import Precision
 from terralean.raster.scene import open_scene
 from terralean.spec import check_bands
 from terralean.weights.card import write_card
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluation:
-    """What an evaluation found and where it was written."""
-
-    document: dict[str, Any]  # what evaluation.json holds
-    verdict: tuple[str, ...]
-    report: str
 
 
 def run_evaluation(
@@ -64,13 +60,40 @@ def run_evaluation(
 ) -> Evaluation:
     """Score the test split of a run, or of one run for each seed, or all of `data`, and compare it with other runs.
 
-    Writes evaluation.json, report.html and picture.png into `out` or the folder; scores of a run's own test split also go into
-    its card. `read` gives the experiment and the text of a run's recipe: `recipes.read_run`. The runs in `against` are scored
-    on the very same pixels; RunError and ConfigError say why where they cannot be.
+    Writes evaluation.json, report.html and picture.png into `out` or the folder, and of scene recognition answers.csv; scores
+    of a run's own test split also go into its card. `read` gives the experiment and the text of a run's recipe:
+    `recipes.read_run`. The runs in `against` are scored on the very same pixels or images; RunError and ConfigError say why
+    where they cannot be.
     """
     if data is not None and out is None:
         raise ConfigError(f"say with --out where the report on {data} goes; without --out it would replace the run's own")
-    contenders = [open_contender(one, read=read) for one in (folder, *against)]
+    task = one_task([folder, *against])
+    if task not in EVALUATIONS:
+        raise RunError(f"{folder} is a run of {task}; runs of {' and '.join(EVALUATIONS)} can be evaluated")
+    return EVALUATIONS[task](
+        folder,
+        read=read,
+        against=against,
+        data=data,
+        out=folder if out is None else out,
+        device=device,
+        precision=precision,
+        progress=progress,
+    )
+
+
+def _evaluate_map(
+    folder: Path,
+    *,
+    read: ReadRun,
+    against: Sequence[Path],
+    data: Path | None,
+    out: Path,
+    device: str | None,
+    precision: Precision,
+    progress: Callable[[int, int], None],
+) -> Evaluation:
+    contenders = [open_contender(one, open_run=partial(open_run, read=read)) for one in (folder, *against)]
     mine = contenders[0]
     check_comparable(mine, contenders[1:])
     split = _test_split(mine.runs[0], data=data)
@@ -82,7 +105,10 @@ def run_evaluation(
         score_contender(one, ground, keep=i == 0, device=device, precision=precision, progress=progress)
         for i, one in enumerate(contenders)
     ]
-    return _keep(_found(standings, ground, split, data=data), out=folder if out is None else out)
+    return _keep(_found(standings, ground, split, data=data), out=out)
+
+
+EVALUATIONS = {"segmentation": _evaluate_map, "classification": evaluate_scenes}
 
 
 def _found(standings: Sequence[Standing], ground: Ground, split: Split, *, data: Path | None) -> Found:
@@ -156,7 +182,7 @@ def _elsewhere(config: DataConfig, data: Path) -> DataConfig:
 # Whether training has seen it.
 
 
-def _leakage(contender: Contender, split: Split, *, own: bool, seen: dict[tuple[Region, ...], Leakage]) -> Leakage | None:
+def _leakage(contender: Contender[Run], split: Split, *, own: bool, seen: dict[tuple[Region, ...], Leakage]) -> Leakage | None:
     """What training shares with the test regions of `split`, of all seeds the worst; None where training images are gone.
 
     `seen` remembers what was found for the same regions.
@@ -185,11 +211,13 @@ def _is_there(image: str) -> bool:
 def _keep(found: Found, *, out: Path) -> Evaluation:
     """Write report, numbers and picture, and the scores of a run's own test split into its card."""
     content, page = as_document(found), as_report(found)
-    out.mkdir(parents=True, exist_ok=True)
     pictures = [page.figures.image, page.figures.reference, page.figures.map]
-    _write(out / "report.html", report.render(page).encode())
-    _write(out / "picture.png", figures.side_by_side([picture for picture in pictures if picture is not None]))
-    _write(out / "evaluation.json", (json.dumps(content, indent=1) + "\n").encode())
+    files = {
+        "report.html": report.render(page).encode(),
+        "picture.png": figures.side_by_side([picture for picture in pictures if picture is not None]),
+        "evaluation.json": (json.dumps(content, indent=1) + "\n").encode(),
+    }
+    write_all(files, out)
     if found.data is None:
         _tell_cards(found, content)
     return Evaluation(document=content, verdict=(*page.verdict, page.leakage), report=str(out / "report.html"))
@@ -203,13 +231,3 @@ def _tell_cards(found: Found, content: dict[str, Any]) -> None:
         speed = {"windows_per_s": round(scored.measured.windows_per_s, 3), "window_px": card.tile_px}
         told = card.cost | speed | {"device": scored.measured.device, "block_px": scored.measured.block_px}
         write_card(replace(card, metrics={**card.metrics, "test": overall}, cost=told), scored.run.folder)
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_suffix(path.suffix + ".part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputFailed(f"{path} could not be written: {error}; make room or choose another --out") from error
