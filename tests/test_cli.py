@@ -1,5 +1,6 @@
 """What a user types, and what comes back: status, standard output, standard error."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -31,8 +32,8 @@ OPTIONS = {
         *("--device", "--precision", "--json", "--verbose"),
     },
     "benchmark": {
-        *("--batch", "--size", "--rounds", "--precision", "--mode", "--device", "--csv"),
-        *("--json", "--verbose"),
+        *("--batch", "--size", "--bands", "--classes", "--train", "--rounds", "--precision", "--mode", "--device"),
+        *("--csv", "--figure", "--accuracy", "--paper", "--json", "--verbose"),
     },
     "list": {"--json"},
 }
@@ -170,6 +171,18 @@ def test_some_failed_scenes_are_status_1_and_named(terralean, untrained, scene, 
         (("train", "lemevit_tiny_light", "--data", ".", "--out", "OUT", "--set", "train.lrr=1"), "nearest: train.lr"),
         (("evaluate", "nowhere"), "nowhere"),
         (("inspect", "nowhere.tif"), "nowhere.tif"),
+        (("benchmark",), "name models, or groups of them (lemevit, imagenet-peers, scene-peers, more-peers), or give --paper"),
+        (("benchmark", "lemevit_tinny"), "no model 'lemevit_tinny' here or in timm, and no group; nearest: lemevit_tiny"),
+        (("benchmark", "test_vit", "--batch", "0"), "batch must be at least 1, got 0"),
+        (("benchmark", "test_vit", "--size", "2x3x4"), "or HEIGHTxWIDTH, e.g. 224 or 256x320, got '2x3x4'"),
+        (("benchmark", "test_vit", "--mode", "fold"), "no mode 'fold'; nearest: folded"),
+        (("benchmark", "test_vit", "--train", "--mode", "folded"), "leave it out with --train"),
+        (("benchmark", "test_vit", "--precision", "fp16", "--device", "cpu"), "fp16 is for CUDA"),
+        (("benchmark", "test_vit", "--accuracy", "test_vit=50"), "--accuracy is for a figure; give --figure FILE.svg, too"),
+        (("benchmark", "test_vit", "--figure", "OUT", "--accuracy", "test_vit=50"), "name it out.svg rather than out"),
+        (("benchmark", "test_vit", "--figure", "a.svg", "--accuracy", "resnet18=50"), "'resnet18' is not measured in this run"),
+        (("benchmark", "test_vit", "--figure", "a.svg"), "no accuracy is known of test_vit"),
+        (("benchmark", "--paper", "lemevit", "--batch", "8"), "leave lemevit, batches out"),
         (("inspect", ".", "--set", "train.lr=1"), "only data.key=value"),
     ],
 )
@@ -269,6 +282,45 @@ def test_several_seeds_are_trained_evaluated_compared_and_mapped_one_by_one(terr
     status, _, err = terralean(*train, "--out", runs / "seed1", "--seeds", "0,1")
     assert status == 2
     assert "is a run of one seed" in err
+
+
+BENCHMARK = ("benchmark", "test_resnet", "--size", "32", "--batch", "2", "--rounds", "1", "--mode", "eager", "--device", "cpu")
+
+
+def test_benchmark_writes_table_csv_and_figure(terralean, tmp_path):
+    files = "--csv", tmp_path / "speed.csv", "--figure", tmp_path / "speed.svg", "--accuracy", "test_resnet=50"
+    status, out, _ = terralean(*BENCHMARK, "--bands", "5", "--classes", "7", "--precision", "fp32", *files)
+    assert status == 0
+    assert "inference, 2 x 32 px, 5 bands" in out
+    (row,) = csv.DictReader((tmp_path / "speed.csv").open(newline=""))
+    assert (row["model"], row["bands"], row["mode"], row["precision"]) == ("test_resnet", "5", "eager", "fp32")
+    assert "test_resnet" in (tmp_path / "speed.svg").read_text()
+
+
+def test_benchmark_prints_one_document_of_every_size_batch_and_precision(terralean):
+    status, out, _ = terralean(*BENCHMARK, "--size", "32x64", "--batch", "3", "--train", "--json")
+    assert status == 0
+    document = json.loads(out)
+    found = {(r["batch"], r["width_px"], r["precision"]) for r in document["rows"]}
+    assert found == {(b, w, p) for b in (2, 3) for w in (32, 64) for p in ("fp32", "bf16")}
+    assert {r["work"] for r in document["rows"]} == {"training"}
+    assert len(document["products"]) == 4
+
+
+def test_benchmark_with_a_model_that_fails_is_status_1_and_measures_the_others(terralean):
+    status, out, _ = terralean(*BENCHMARK, "test_vit", "--size", "30", "--precision", "fp32", "--json")
+    assert status == 1
+    failures = {(r["model"], r["height_px"]): r["failure"] for r in json.loads(out)["rows"]}
+    assert failures.pop(("test_vit", 30)).startswith("SizeError: test_vit does not take images of 30 px; of 32 px it does")
+    assert set(failures.values()) == {None}
+
+
+@pytest.mark.slow
+def test_paper_is_a_ledger(terralean, tmp_path):
+    status, out, _ = terralean("benchmark", "--paper", "--csv", tmp_path / "paper.csv", "--json")
+    assert status == 0
+    entries = json.loads(out)["entries"]
+    assert len(entries) == len(list(csv.DictReader((tmp_path / "paper.csv").open(newline=""))))
 
 
 def test_class_names_in_brackets_are_printed_as_they_are(capsys):

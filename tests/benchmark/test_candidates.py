@@ -97,8 +97,8 @@ def test_fast_but_wrong_is_refused():
         relative_error(1.05 * answer, answer, work="inference", precision="fp32")
     with pytest.raises(ValueError, match="by nan"):
         relative_error(answer * float("nan"), answer, work="inference", precision="bf16")
-    with pytest.raises(ValueError, match=r"its gradients differ .* by 1,"):
-        relative_error(0 * answer, answer, work="training", precision="bf16")
+    with pytest.raises(ValueError, match=r"its gradients differ .* by 3,"):
+        relative_error(4 * answer, answer, work="training", precision="bf16")
     assert relative_error(answer, 0 * answer, work="inference", precision="fp32") is None
 
 
