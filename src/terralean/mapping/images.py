@@ -161,7 +161,7 @@ def _results(
             part = paths[start : start + some]
             looks = list(pool.map(lambda path: _look(path, predictor.card, how, chosen=config.bands is not None), part))
             samples = [look for look in looks if not isinstance(look, TerraleanError)]
-            judged = iter(_judge(predictor, samples, batch=config.batch))
+            judged = iter(judge(predictor, samples, batch=config.batch))
             for path, look in zip(part, looks, strict=True):
                 yield path, look if isinstance(look, TerraleanError) else _result(path, *next(judged), predictor.card, config)
 
@@ -173,7 +173,7 @@ def _look(path: str, card: Card, how: SceneDataConfig, *, chosen: bool) -> Sampl
         if not Path(path).is_file():
             raise MissingFile(f"{path} is no file on this machine; download it, or map it as a scene")
         picture = read_picture(path, config=how, keep_px=keep_px(how))
-        _check_bands(picture.bands, card.bands, path=path, chosen=chosen)
+        check_image_bands(picture.bands, card.bands, path=path, chosen=chosen)
         if min(picture.valid.shape) < how.least_px:
             height, width = picture.valid.shape
             raise SizeError(
@@ -187,7 +187,7 @@ def _look(path: str, card: Card, how: SceneDataConfig, *, chosen: bool) -> Sampl
         return error
 
 
-def _check_bands(found: Bands, need: Bands, *, path: str, chosen: bool) -> None:
+def check_image_bands(found: Bands, need: Bands, *, path: str, chosen: bool) -> None:
     """As for scenes; and what is stored in 8 bits is never the same as what is not."""
     if chosen:
         check_band_values(found, need, scene=path)
@@ -200,7 +200,7 @@ def _check_bands(found: Bands, need: Bands, *, path: str, chosen: bool) -> None:
         )
 
 
-def _judge(predictor: Predictor, samples: Sequence[Sample], *, batch: int) -> Iterator[tuple[NDArray[np.float32], int]]:
+def judge(predictor: Predictor, samples: Sequence[Sample], *, batch: int) -> Iterator[tuple[NDArray[np.float32], int]]:
     """Of each image its probabilities (K,), means over its views, and the number of these."""
     if not samples:
         return
