@@ -13,10 +13,10 @@ from torch import nn
 
 from terralean.train.config import Experiment
 from terralean.train.course import MIOU, TOP, Course, Score
-from terralean.train.material import Material, from_folder
+from terralean.train.material import Material, from_datasets, from_folder
 from terralean.train.module import SegmentationModule
 from terralean.train.scene_config import SceneExperiment
-from terralean.train.scene_material import from_scenes
+from terralean.train.scene_material import from_pictures, from_scenes
 from terralean.train.scene_module import SceneModule
 
 AnyExperiment = Experiment | SceneExperiment
@@ -37,7 +37,8 @@ class Kind:
     """What a task brings."""
 
     score: Score
-    gather: Callable[[Any, Path], Material]
+    gather: Callable[[Any, Path], Material]  # from a folder
+    gather_samples: Callable[[Any, Any, Any], Material]  # from datasets that train and validate
     course: Callable[[Any, Material], Course]
     module: Callable[[Any, Material, Course, nn.Module], lightning.LightningModule]
     use: Callable[[Any, Material], Use]
@@ -88,6 +89,7 @@ KINDS: dict[str, Kind] = {
     "segmentation": Kind(
         score=MIOU,
         gather=from_folder,
+        gather_samples=from_datasets,
         course=lambda experiment, material: experiment.training,
         module=_pixels,
         use=_use_on_pixels,
@@ -95,6 +97,7 @@ KINDS: dict[str, Kind] = {
     "classification": Kind(
         score=TOP,
         gather=from_scenes,
+        gather_samples=from_pictures,
         course=lambda experiment, material: experiment.train.course(images=material.images),
         module=_images,
         use=_use_on_images,

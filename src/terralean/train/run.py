@@ -22,6 +22,7 @@ from torch import nn
 import terralean
 from terralean.cost.macs import count_macs_at, parameters
 from terralean.data.samples import Samples
+from terralean.data.scene_reading import Pictures
 from terralean.errors import RunError
 from terralean.models import create
 from terralean.train.alike import seen, settings
@@ -33,7 +34,7 @@ from terralean.train.forest import grow
 from terralean.train.group import joined
 from terralean.train.kinds import KINDS, Kind, Use
 from terralean.train.loaders import Loaders
-from terralean.train.material import Material, from_datasets
+from terralean.train.material import Material
 from terralean.train.norm import synchronise
 from terralean.train.processes import Processes, check_count, cluster, devices, find_processes, strategy
 from terralean.train.schedule import optimiser
@@ -83,19 +84,21 @@ def run(
 
 
 def run_samples(
-    experiment: Experiment,
+    experiment: AnyExperiment,
     *,
-    train: Samples,
-    validation: Samples | None,
+    train: Samples | Pictures,
+    validation: Samples | Pictures | None,
     out: Path,
     device: str | None = None,
     tell: Callable[[Progress], None] = lambda progress: None,
 ) -> RunResult:
-    """`run` on datasets that yield dictionaries of `image` and `mask`, torchgeo's for instance; see data.samples.from_samples.
+    """`run` on datasets that yield dictionaries, torchgeo's for instance, of `image` and `mask` or of `image` and `label`.
 
-    How they are split is theirs: leakage is not checked, and the card says so.
+    They are made ready by data.samples.from_samples and data.scene_samples.from_scene_samples. How they are split is theirs:
+    leakage is not checked, and the card says so.
     """
-    return _run(experiment, lambda: from_datasets(experiment, train, validation), data=None, out=out, device=device, tell=tell)
+    gather = KINDS[experiment.task].gather_samples
+    return _run(experiment, lambda: gather(experiment, train, validation), data=None, out=out, device=device, tell=tell)
 
 
 def _run(

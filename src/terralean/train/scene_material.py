@@ -42,13 +42,12 @@ def from_scenes(experiment: SceneExperiment, root: Path) -> Material:
     measured, counts = measure_scenes(pictures(train), seed=seed)
     normalisation = _imagenet(dataset.bands) if experiment.train.normalise == "imagenet" else measured
     views = SceneViews(pictures(validation), config=config) if validation else None
-    length = experiment.train.batch * experiment.train.course(images=len(train)).validate_every
     return Material(
         bands=dataset.bands,
         classes=dataset.classes,
         normalisation=normalisation,
         class_counts=counts,
-        crops=SceneCrops(pictures(train), normalisation=normalisation, config=config, length=length, seed=seed),
+        crops=_crops(experiment, pictures(train), normalisation=normalisation),
         validation=views,
         one_size=views is None or views.one_size,
         images=len(train),
@@ -58,6 +57,35 @@ def from_scenes(experiment: SceneExperiment, root: Path) -> Material:
         save_split=partial(save_scene_split, split),
         side_px=round(checked.side_px * config.size_px / config.resize_px),
     )
+
+
+def from_pictures(experiment: SceneExperiment, train: Pictures, validation: Pictures | None) -> Material:
+    """Measure images that somebody else's datasets hold; see data.scene_samples."""
+    config, seed = experiment.data, experiment.seed
+    measured, counts = measure_scenes(train, seed=seed)
+    normalisation = _imagenet(train.bands) if experiment.train.normalise == "imagenet" else measured
+    views = None if validation is None else SceneViews(validation, config=config)
+    told = f"{len(train)} {measured} {counts}"
+    return Material(
+        bands=train.bands,
+        classes=train.classes,
+        normalisation=normalisation,
+        class_counts=counts,
+        crops=_crops(experiment, train, normalisation=normalisation),
+        validation=views,
+        one_size=views is None or views.one_size,
+        images=len(train),
+        split=f"as the datasets have it: {len(train)} images train, {0 if validation is None else len(validation)} validate",
+        leakage="not checked: the datasets do not say where their images lie",
+        fingerprint=hashlib.sha256(told.encode()).hexdigest()[:16],
+        side_px=config.size_px,
+    )
+
+
+def _crops(experiment: SceneExperiment, train: Pictures, *, normalisation: Normalisation) -> SceneCrops:
+    """One epoch of Lightning: as many as there are between two validations."""
+    length = experiment.train.batch * experiment.train.course(images=len(train)).validate_every
+    return SceneCrops(train, normalisation=normalisation, config=experiment.data, length=length, seed=experiment.seed)
 
 
 def scene_fingerprint(images: Sequence[SceneImage], *, seen: Mapping[str, Seen]) -> str:
