@@ -91,7 +91,9 @@ def test_numbers_of_all_blocks_are_in_both_files(predictor, scene, tmp_path):
     assert 0 < document["blocks"][1]["without_data"] < 1
     assert result.shown.stage == 1 and result.shown.block == 0
     assert any("(shown)" in line and line.startswith("S1 block 0") for line in result.verdict)
-    assert "places without data" in result.verdict[-1]
+    assert "places without data" in result.verdict[-2]
+    assert result.verdict[-1] == "9 windows of 64 px, each compared with its own average; --tile 152 would see the scene as one"
+    assert len(explain(predictor, scene, tmp_path / "one", tile_px=152).verdict) == 5
 
 
 def test_even_attention_has_full_entropy_and_is_told_so(even, tmp_path):

@@ -104,7 +104,7 @@ def explain_scene(
         json=files["json"],
         document=document,
         shown=shown,
-        verdict=verdict(watcher.look, blocks),
+        verdict=verdict(watcher, lattice, blocks),
     )
 
 

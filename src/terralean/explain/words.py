@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from terralean.explain.attention import Look, Watcher
 from terralean.explain.figure import Words
 from terralean.explain.numbers import BlockNumbers, percent
-from terralean.explain.strips import Lattice
+from terralean.explain.strips import REDUCTION, Lattice
 from terralean.raster.grid import Window
 from terralean.raster.scene import Scene
 
 LEAST = 0.005  # share of attention on places without data that is worth a line
+ONE_PX = 2048  # longest side of a scene that a model can be expected to see as one
+COARSEST_PX = max(REDUCTION)
 SCALE = {
     "meta": "times the average attention of its window",
     "image": "times what each token would have if all were read alike",
@@ -42,15 +44,14 @@ def words(watcher: Watcher, scene: Scene, lattice: Lattice, *, part: Window, sho
     )
 
 
-def verdict(look: Look, blocks: Sequence[BlockNumbers]) -> tuple[str, ...]:
-    """A line for each block, the shown one named, and one where attention goes to places without data."""
-    lines = [_block(block, shown=(block.stage, block.block) == look.shown) for block in blocks]
-    shown = next(block for block in blocks if (block.stage, block.block) == look.shown)
-    if (shown.without_data or 0) > LEAST:
-        lines.append(
-            f"{percent(shown.without_data or 0)} of the attention is on places without data, which no number here counts"
-        )
-    return tuple(lines)
+def verdict(watcher: Watcher, lattice: Lattice, blocks: Sequence[BlockNumbers]) -> tuple[str, ...]:
+    """A line for each block, the shown one named; one where attention goes to places without data, one for many windows."""
+    place = watcher.look.shown
+    lines = [_block(block, shown=(block.stage, block.block) == place) for block in blocks]
+    without = next(block.without_data for block in blocks if (block.stage, block.block) == place) or 0.0
+    if without > LEAST:
+        lines.append(f"{percent(without)} of the attention is on places without data, which no number here counts")
+    return (*lines, *_windows(watcher, lattice))
 
 
 def differences(block: BlockNumbers) -> str:
@@ -72,13 +73,25 @@ def _block(block: BlockNumbers, *, shown: bool) -> str:
     )
 
 
+def _windows(watcher: Watcher, lattice: Lattice) -> Iterator[str]:
+    """What several windows mean, and how a small scene is seen as one."""
+    plan, card = lattice.plan, watcher.predictor.card
+    count, side = len(plan.rows) * len(plan.cols), max(plan.grid.width, plan.grid.height)
+    if count == 1 or watcher.look.direction == "image":
+        return
+    step = COARSEST_PX * card.shrink
+    whole = f"; --tile {-(-side // step) * step} would see the scene as one" if side <= ONE_PX and card.seen_px is None else ""
+    yield f"{count} windows of {plan.tile_px} px, each compared with its own average{whole}"
+
+
 def _model(watcher: Watcher, scene: Scene, lattice: Lattice, *, heads: int) -> str:
     look, pixel = watcher.look, scene.grid.pixel_m()
-    px = lattice.plan.tile_px / lattice.side
+    px, count = lattice.plan.tile_px / lattice.side, len(lattice.plan.rows) * len(lattice.plan.cols)
+    windows = f"{count} window{'s' if count > 1 else ''} of {lattice.plan.tile_px} px"
     metres = "" if pixel is None else f" ({px * pixel[0]:.3g} m)"
     kind = "cross-attention" if look.shown.stage == 0 else "dual cross-attention"
     head = f"head {look.head}" if look.head is not None else f"mean of {heads} head{'s' if heads > 1 else ''}"
     return (
-        f"{watcher.predictor.card.model}, {kind}, {head}; windows of {lattice.plan.tile_px} px, "
+        f"{watcher.predictor.card.model}, {kind}, {head}; {windows}, "
         f"{lattice.side} x {lattice.side} places of {px:.3g} px{metres}"
     )
