@@ -40,6 +40,27 @@ def untrained(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def recogniser(tmp_path_factory) -> Path:
+    """A checkpoint folder of scene recognition: views of 32 px, three classes, the class is the brightest band.
+
+    Where a band is one value v over the pixels of a view that hold data, its logit is the share of these pixels times
+    max(v - mean, 0) / std: each convolution hands its first three channels on, and nothing else.
+    """
+    folder = tmp_path_factory.mktemp("recogniser")
+    model = create("small_cnn", bands=3, classes=3, width=3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        for convolve, norm, *_ in model.body:
+            convolve.weight[range(3), range(3), 1, 1] = (1 + norm.eps) ** 0.5
+            norm.weight.fill_(1.0)
+        model.head.weight[range(3), range(3)] = 1.0
+    recognises = {"task": "classification", "model": "small_cnn", "sizes": {"width": 3}}
+    save_checkpoint(model, card(**recognises, tile_px=32, overlap_px=0, seen_px=32), folder)
+    return folder
+
+
 def card(**changes) -> Card:
     """A card of the fixture's model."""
     training = Training(data="0" * 16, images=1, split="all of it", leakage="no test pixels", steps=0, minutes=0.0, seed=0)
