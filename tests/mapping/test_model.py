@@ -77,7 +77,8 @@ def test_tile_and_overlap_are_obeyed(model):
         (np.zeros((3, 64, 64)), np.ones((64, 32), bool), None, ConfigError, r"64 x 64 px, got bool of shape \(64, 32\)"),
         (np.zeros((3, 64, 64)), np.ones((64, 64)), None, ConfigError, "64 x 64 px, got float64"),
         (np.zeros((3, 64, 64)), None, MapConfig(bands=(3, 2, 1)), ConfigError, "bands are for scenes"),
-        (np.zeros((3, 64, 64)), None, MapConfig(overwrite=True), ConfigError, "predict writes nothing"),
+        (np.zeros((3, 64, 64)), None, MapConfig(overwrite=True), ConfigError, "overwrite is for maps; predict writes nothing"),
+        (np.zeros((3, 64, 64)), None, MapConfig(polygons="gpkg"), ConfigError, "polygons is for maps; predict writes nothing"),
     ],
 )
 def test_what_cannot_be_predicted_is_refused(model, array, valid, config, error, words):
@@ -98,3 +99,41 @@ def test_arguments_of_another_type_are_refused(model, tmp_path):
 def test_scaled_values_are_warned_of(model, caplog, factor, warned):
     model.predict(values() * np.float32(factor))
     assert ("give them as the scenes store them, not scaled" in caplog.text) == warned
+
+
+@pytest.fixture(scope="module")
+def recognises(recogniser):
+    return terralean.load(recogniser, device="cpu")
+
+
+def test_a_scene_classifier_recognises_an_array_as_one_image(recognises):
+    """The middle square of 32 x 48 px is of one colour, what is cut off of another; a quarter of the square has no data."""
+    array = np.empty((3, 32, 48), np.float32)
+    array[:] = np.array([90, 80, 240])[:, None, None]
+    array[:, :, 8:40] = np.array([120, 210, 125])[:, None, None]
+    array[:, :16, 8:24] = np.nan
+    found = recognises.predict(array)
+    scores = np.exp(0.75 * np.array([20 / 40, 100 / 50, 5 / 60]))
+    np.testing.assert_allclose(found.probabilities, scores / scores.sum(), atol=1e-6)
+    assert (found.name, found.label) == ("forest", 1)
+    assert found.probabilities.dtype == np.float32
+
+
+def test_what_a_scene_classifier_cannot_answer_is_refused(recognises):
+    with pytest.raises(ConfigError, match=r"recognised as one image, which config cannot change; .* use map"):
+        recognises.predict(values(64, 64), config=MapConfig())
+    with pytest.raises(ConfigError, match="no valid pixel in its middle square"):
+        recognises.predict(values(64, 64), valid=np.zeros((64, 64), bool))
+    with pytest.raises(BandMismatch, match="values has 2 bands, the model was trained on 3"):
+        recognises.predict(values(64, 64)[:2])
+
+
+def test_a_scene_classifier_maps_cells(recognises, tmp_path):
+    grid = Grid(width=64, height=96, crs="EPSG:32633", transform=(10.0, 0.0, 5e5, 0.0, -10.0, 5e6))
+    array = values(96, 64)
+    write_scene(tmp_path / "scene.tif", array, grid=grid, bands=Bands(names=("red", "green", "blue")))
+    with rasterio.open(recognises.map(tmp_path / "scene.tif", out=tmp_path).path) as mapped:
+        labels = mapped.read(1)
+    assert labels.shape == (3, 2)
+    for row, col in np.ndindex(3, 2):
+        assert labels[row, col] == recognises.predict(array[:, 32 * row :, 32 * col :][:, :32, :32]).label

@@ -4,12 +4,13 @@ import rasterio
 import torch
 from rasterio.crs import CRS
 
-from terralean.errors import BandMismatch, MissingFile, OutputFailed, UnreadableScene
+from terralean.errors import BandMismatch, ConfigError, MissingFile, OutputFailed, UnreadableScene
 from terralean.mapping.plan import Plan
 from terralean.mapping.run import MapConfig, map_scene, map_scenes
 from terralean.mapping.strips import strips
 from terralean.predict import load
 from terralean.raster.grid import Grid, Window
+from terralean.raster.polygons import burn_polygons
 from terralean.raster.scene import open_scene
 from terralean.raster.write import write_scene
 from terralean.spec import Bands
@@ -204,3 +205,31 @@ def test_of_many_scenes_the_good_ones_are_mapped_and_the_others_named(predictor,
 def test_a_single_scenes_mistake_is_raised(predictor, tmp_path):
     with pytest.raises(MissingFile):
         map_scenes(predictor, [tmp_path / "missing.tif"], out=tmp_path, config=MapConfig())
+
+
+def test_confidence_and_polygons_of_a_map_of_pixels(predictor, tmp_path):
+    array = values()
+    array[:, :20, :30] = 0
+    path = write(tmp_path / "scene.tif", array)
+    result = map_scene(predictor, path, out=tmp_path, config=MapConfig(confidence=True, polygons="gpkg"))
+    labels, percent = read(result.path), read(result.confidence)
+    with open_scene(path) as scene:
+        found = list(strips(predictor, scene, Plan(grid=scene.grid, tile_px=64, overlap_px=16), batch=4))
+    likely = np.concatenate([strip.probabilities for strip in found], axis=1).max(axis=0)
+    assert ((percent == 255) == (labels == 255)).all()
+    assert np.abs(percent[labels != 255] - 100 * likely[labels != 255]).max() <= 0.5 + 1e-3
+    with rasterio.open(result.confidence) as dataset:
+        assert (dataset.crs, tuple(dataset.transform)[:6], dataset.nodata) == (CRS.from_epsg(32633), GRID.transform, 255)
+    burnt = burn_polygons(
+        result.polygons, like=GRID, window=GRID.window, classes=predictor.card.classes, field=None, name="scene.tif"
+    )
+    assert (burnt == labels).all()
+
+
+def test_a_table_is_for_cells(predictor, tmp_path):
+    path = write(tmp_path / "scene.tif", values())
+    with pytest.raises(ConfigError, match=r"lemevit_tiny_light maps single pixels; ask for --polygons or --confidence"):
+        map_scene(predictor, path, out=tmp_path / "maps", config=MapConfig(table=True))
+    with pytest.raises(ConfigError, match="polygons must be one of gpkg, fgb, got 'shp'"):
+        MapConfig(polygons="shp")
+    assert not (tmp_path / "maps").exists()
