@@ -23,9 +23,10 @@ fmt: $(VENV)/.dev
 	$(BIN)/ruff format src tests benchmarks
 	$(BIN)/ruff check --fix src tests benchmarks
 
-bench: $(VENV)/.package  ## images/s of LeMeViT beside Swin on this machine; keep it quiet meanwhile
-	$(BIN)/terralean benchmark lemevit_tiny lemevit_small lemevit_base swin_tiny_patch4_window7_224 \
-	  swin_small_patch4_window7_224 swin_base_patch4_window7_224 --csv benchmarks/results/throughput_cpu.csv
+bench: $(VENV)/.package  ## LeMeViT beside its peers on this machine; keep it quiet meanwhile
+	for comparison in paper inference training peers; do \
+	  TERRALEAN=$(BIN)/terralean benchmarks/compare.sh $$comparison || exit 1; \
+	done
 
 docs: $(VENV)/.docs  ## the site, into site/
 	$(BIN)/zensical build --clean

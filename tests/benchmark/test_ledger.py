@@ -90,7 +90,11 @@ def test_detectors_are_inferred_as_known_from_the_authors_code(model, parameters
     assert found.measured is None
 
 
-@pytest.mark.parametrize("published", [p for p in table_5() if p.setting == CDD and p.model != "vitae_v2_s"], ids=lambda p: f"{p.row} {p.quantity.name}")
+@pytest.mark.parametrize(
+    "published",
+    [p for p in table_5() if p.setting == CDD and p.model != "vitae_v2_s"],
+    ids=lambda p: f"{p.row} {p.quantity.name}",
+)
 def test_change_networks_are_inferred_to_half_a_percent(published):
     if published.quantity in (PARAMETERS, MACS):
         found = ledgers._entry(published)
@@ -101,7 +105,11 @@ def test_change_networks_are_inferred_to_half_a_percent(published):
         )
 
 
-@pytest.mark.parametrize("published", [p for p in table_5() if p.setting == POTSDAM and p.model != "vitae_v2_s"], ids=lambda p: f"{p.row} {p.quantity.name}")
+@pytest.mark.parametrize(
+    "published",
+    [p for p in table_5() if p.setting == POTSDAM and p.model != "vitae_v2_s"],
+    ids=lambda p: f"{p.row} {p.quantity.name}",
+)
 def test_segmenters_are_counted_and_what_the_authors_carry_is_inferred(published):
     found = ledgers._entry(published)
     if published.quantity == PARAMETERS:
@@ -124,6 +132,8 @@ def test_first_blocks_follow_the_formulas_of_table_2():
         products = found[model, "products of dual cross-attention, MACs"]
         assert products.measured == 2 * products.inferred
         tokens, meta, dim = 56 * 56, 16, ledgers.CONFIGS[model]().dims[1]
+        block = 12 * (tokens + meta) * dim**2 + 9 * tokens * dim + 2 * (tokens**2 + meta**2) * dim
+        assert alone.measured == pytest.approx(block / 1e9, rel=1e-9)
         block = 12 * (tokens + meta) * dim**2 + 9 * tokens * dim + 4 * tokens * meta * dim
         assert dual.measured == pytest.approx(block / 1e9, rel=1e-9)
 

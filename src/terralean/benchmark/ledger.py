@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -74,9 +74,12 @@ DETECTOR = "oriented detection is not built; inferred: the backbone counted here
 CHANGE = "change detection is not built; inferred: the backbone for two dates counted here and BIT by formula"
 SEVEN = "of the earlier tiny with 7 blocks in S3"
 EIGHT = "with 8 blocks in S3, whereas the published parameters are those of 7"
-SELF_ATTENTION = "inferred: 12 N D^2 + 2 N^2 D, table 2; N = 3136 tokens at 224 px"
+SELF_ATTENTION = (
+    "inferred: 12 N D^2 + 2 N^2 D, table 2, with N = 3136 tokens at 224 px; measured: one block more in S1, so its positional "
+    "convolution and the meta tokens are in it"
+)
 DUAL_ATTENTION = (
-    "inferred: 12 (N + M) D^2 + 2 N M D, table 2; measured: one block more in S1, so the positional convolution and both "
+    "inferred: 12 (N + M) D^2 + 2 N M D, table 2; measured: one block more in S1, so its positional convolution and both "
     "directions of attention, 4 N M D, are in it"
 )
 PRODUCTS = "the table counts 2 N M D for two attentions, which take 4 N M D"
@@ -84,6 +87,7 @@ WITH_ATTENTION = {
     "biformer_tiny": "with the products of attention 2.22 G: it seems to be the BiFormer paper's own count, which has them"
 }
 FIRST_GRID_PX = 4
+ALL_SELF: Literal["CSSSS"] = "CSSSS"  # LeMeViT with self-attention in place of dual cross-attention
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -258,32 +262,23 @@ def _unread(model: str, size_px: int) -> int:
 
 
 def _table_2() -> Iterator[Entry]:
-    for model, (with_self, with_dual) in FIRST_BLOCKS.items():
+    for model, printed in FIRST_BLOCKS.items():
         config = CONFIGS[model]()
         tokens, meta, dim = (IMAGENET.size_px // FIRST_GRID_PX) ** 2, config.meta_tokens, config.dims[1]
-        block = _first_block(model)
-        yield _first(model, "first block with self-attention, MACs", with_self, inferred=_self_attention(tokens, dim))
-        yield _compared(
-            replace(
-                _first(
-                    model,
-                    "first block with dual cross-attention, MACs",
-                    with_dual,
-                    inferred=12 * (tokens + meta) * dim**2 + 2 * tokens * meta * dim,
-                ),
-                measured=block.total / 1e9,
-                remark=DUAL_ATTENTION,
-            )
-        )
-        products = _first(model, "products of dual cross-attention, MACs", "2NMD", inferred=2 * tokens * meta * dim)
-        yield replace(products, measured=block.attention / 1e9, remark=PRODUCTS)
+        with_self, with_dual = _first_block(replace(config, stages=ALL_SELF)), _first_block(config)
+        formulas = {
+            "self-attention": (12 * tokens * dim**2 + 2 * tokens**2 * dim, with_self, SELF_ATTENTION),
+            "dual cross-attention": (12 * (tokens + meta) * dim**2 + 2 * tokens * meta * dim, with_dual, DUAL_ATTENTION),
+        }
+        for text, (kind, (formula, block, remark)) in zip(printed, formulas.items(), strict=True):
+            entry = _first(model, f"first block with {kind}, MACs", text, measured=block.total, inferred=formula, remark=remark)
+            yield _compared(entry)
+        products = "products of dual cross-attention, MACs"
+        formula = 2 * tokens * meta * dim
+        yield _first(model, products, "2NMD", measured=with_dual.attention, inferred=formula, remark=PRODUCTS)
 
 
-def _self_attention(tokens: int, dim: int) -> int:
-    return 12 * tokens * dim**2 + 2 * tokens**2 * dim
-
-
-def _first(model: str, quantity: str, published: str, *, inferred: int) -> Entry:
+def _first(model: str, quantity: str, published: str, *, measured: int, inferred: int, remark: str) -> Entry:
     return Entry(
         table=2,
         row=f"LeMeViT-{model.partition('_')[2].capitalize()}",
@@ -292,14 +287,15 @@ def _first(model: str, quantity: str, published: str, *, inferred: int) -> Entry
         quantity=quantity,
         unit="G",
         published=published,
+        measured=measured / 1e9,
         inferred=inferred / 1e9,
-        remark=SELF_ATTENTION,
+        remark=remark,
     )
 
 
-def _first_block(model: str) -> Macs:
+@cache
+def _first_block(config: LeMeViTConfig) -> Macs:
     """One block of S1, as the difference that it makes to the model."""
-    config = CONFIGS[model]()
     fewer = replace(config, depths=(config.depths[0], config.depths[1] - 1, *config.depths[2:]))
     with torch.device("meta"):
         full, short = (count_macs_at(LeMeViT(one), (1, 3, IMAGENET.size_px, IMAGENET.size_px)) for one in (config, fewer))
