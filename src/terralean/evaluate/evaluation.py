@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from terralean.errors import OutputFailed
+from terralean.raster.whole import whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,18 +20,7 @@ class Evaluation:
 
 
 def write_all(files: Mapping[str, bytes], folder: Path) -> None:
-    """Write files by name; no name is taken before all of them are on disk. OutputFailed where one cannot be written."""
-    parts = {folder / f"{name}.part": folder / name for name in files}
-    part = folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for part, content in zip(parts, files.values(), strict=True):
-            part.write_bytes(content)
-        for part, path in parts.items():
-            part.replace(path)
-    except OSError as error:
-        for left in parts:
-            left.unlink(missing_ok=True)
-        raise OutputFailed(
-            f"{parts.get(part, folder)} could not be written: {error}; make room or choose another --out"
-        ) from error
+    """Write files by name, in place of older ones: all of them, or OutputFailed and none."""
+    with whole(folder, list(files), overwrite=True) as part:
+        for name, content in files.items():
+            (part / name).write_bytes(content)

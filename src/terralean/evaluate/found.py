@@ -222,9 +222,9 @@ def as_report(found: Found) -> report.Report:
         figures=_figures(found),
         facts=_facts(found),
         recipe=found.contender.runs[0].recipe,
-        versions=_versions(),
+        versions=versions(),
         commands=_commands(found),
-        citation=_citation(card),
+        citation=citation(card),
     )
 
 
@@ -294,7 +294,7 @@ def _figures(found: Found) -> report.Figures:
     region, classes = found.ground.regions[shown.region], run.card.classes
     reader = Reader(classes=classes, coding=found.ground.coding, config=replace(found.ground.config, bands=run.config.bands))
     values, valid = reader.values(region.image, shown.window)
-    rows = _training_rows(run.folder)
+    rows = training_rows(run.folder)
     counts = found.mine.counts.sum(axis=(0, 1))
     return report.Figures(
         image=figures.draw_image(values, valid, bands=run.card.bands),
@@ -307,7 +307,8 @@ def _figures(found: Found) -> report.Figures:
     )
 
 
-def _training_rows(run: Path) -> list[dict[str, str]]:
+def training_rows(run: Path) -> list[dict[str, str]]:
+    """Rows of a run's metrics.csv, none where there is no file."""
     path = run / "metrics.csv"
     if not path.is_file():
         return []
@@ -330,7 +331,8 @@ def _facts(found: Found) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _versions() -> tuple[tuple[str, str], ...]:
+def versions() -> tuple[tuple[str, str], ...]:
+    """Of what the scores depend on."""
     return (
         ("terralean", terralean.__version__),
         ("torch", torch.__version__),
@@ -353,6 +355,7 @@ def _commands(found: Found) -> tuple[str, ...]:
     )
 
 
-def _citation(card: Card) -> tuple[str, ...]:
+def citation(card: Card) -> tuple[str, ...]:
+    """What to cite for a model."""
     own = f"The Terralean maintainers: Terralean, version {terralean.__version__} (software)."
     return (own, *(paper for name, paper in PAPERS.items() if card.model.startswith(name)))
