@@ -53,7 +53,13 @@ STUDIES = {
             "data.group=tile[0-9]+",
             "data.split.validation=0",
         ),
-        train=("data.augment.zoom=[0.7, 1.4]", "train.precision=bf16"),
+        train=(
+            "model.shrink=2",
+            "data.augment.zoom=[0.7, 1.4]",
+            "data.augment.brightness=0",
+            "data.augment.contrast=0",
+            "train.precision=bf16",
+        ),
         own={"factseg_resnet50": ("model.sizes.background=1",)},  # land
     ),
     "s2_india": Study(
