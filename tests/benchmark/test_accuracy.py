@@ -36,14 +36,20 @@ def test_what_is_given_comes_before_what_is_published(words):
     assert found[MODELS[1]].published
 
 
-@pytest.mark.parametrize("test", [{"OA": 0.925}, {"OA": {"value": 0.925, "low": 0.9}}, {"top1": {"value": 0.925}}])
+@pytest.mark.parametrize("test", [{"OA": 0.925}, {"OA": {"value": 0.925, "low": 0.9}}])
 def test_accuracy_of_a_run_is_read_from_its_card(untrained, tmp_path, test):
-    write_card(replace(read_card(untrained), metrics={"test": json.loads(json.dumps(test))}), tmp_path)
+    write_card(replace(read_card(untrained), task="classification", metrics={"test": json.loads(json.dumps(test))}), tmp_path)
     assert read_accuracies([f"resnet18={tmp_path}"], models=MODELS) == {"resnet18": Accuracy(92.5, str(tmp_path), False)}
 
 
-def test_run_that_was_not_tested_says_how(untrained):
+def test_run_that_was_not_tested_says_how(untrained, tmp_path):
+    write_card(replace(read_card(untrained), task="classification"), tmp_path)
     with pytest.raises(ConfigError, match="no accuracy on test data in its card; measure it with terralean evaluate"):
+        read_accuracies([f"resnet18={tmp_path}"], models=MODELS)
+
+
+def test_run_of_another_task_has_no_top_1(untrained):
+    with pytest.raises(ConfigError, match="is a run of segmentation; a figure shows the top-1 accuracy of classifiers"):
         read_accuracies([f"resnet18={untrained}"], models=MODELS)
 
 

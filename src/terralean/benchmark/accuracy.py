@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from terralean.benchmark.published import IMAGENET, MILLION_AID, accuracies
 from terralean.errors import ConfigError
 from terralean.weights.card import read_card
 
 PUBLISHED = {"published": IMAGENET, "published-scenes": MILLION_AID}
-KEYS = ("top1", "top-1", "OA")  # overall accuracy of a classifier is its top-1
+KEY = "OA"  # in a card; overall accuracy of a classifier is its top-1
 
 
 class Accuracy(NamedTuple):
@@ -70,9 +70,11 @@ def _one(word: str, *, models: Sequence[str]) -> tuple[str, Accuracy]:
 
 def _of_run(run: Path) -> float:
     """Percent, of the run's test split."""
-    test: dict[str, Any] = read_card(run).metrics.get("test", {})
-    for key in KEYS:
-        value = test[key].get("value") if isinstance(test.get(key), dict) else test.get(key)
-        if isinstance(value, int | float):
-            return 100 * value
-    raise ConfigError(f"{run} has no accuracy on test data in its card; measure it with terralean evaluate {run}")
+    card = read_card(run)
+    if card.task != "classification":
+        raise ConfigError(f"{run} is a run of {card.task}; a figure shows the top-1 accuracy of classifiers")
+    found = card.metrics.get("test", {}).get(KEY)
+    value = found.get("value") if isinstance(found, dict) else found
+    if not isinstance(value, int | float):
+        raise ConfigError(f"{run} has no accuracy on test data in its card; measure it with terralean evaluate {run}")
+    return 100 * value

@@ -8,7 +8,7 @@ are timed in the same rounds.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import product
@@ -22,10 +22,11 @@ from terralean.benchmark.config import BenchmarkConfig, Size, Work, Workload
 from terralean.benchmark.groups import check_names
 from terralean.benchmark.machine import Machine, Rate, describe, product_call, products, rate
 from terralean.cost.memory import keep_within_memory, peak_memory
-from terralean.cost.timing import Timing, TimingConfig, spread, time_interleaved, wait_for
+from terralean.cost.timing import Timed, Timing, TimingConfig, spread, time_interleaved, wait_for
 from terralean.errors import ConfigError
 from terralean.predict.predictor import choose_device
 
+Progress = Callable[[int, int], None]  # told (done, total)
 FORWARDS = {"inference": 1, "training": 3}  # a backward pass multiplies twice as much as a forward pass
 
 
@@ -79,7 +80,7 @@ class Report:
     rows: tuple[Row, ...]  # in the order of models, sizes and batches, the fastest first; what failed comes last
 
 
-def run(config: BenchmarkConfig, *, progress: Callable[[int, int], None] | None = None) -> Report:
+def run(config: BenchmarkConfig, *, progress: Progress | None = None) -> Report:
     """Measure; a row that failed has the reason, and the others are measured all the same.
 
     `progress` is told (done, total). Raises UnknownName for a model that neither we nor timm have, and ConfigError for a
@@ -89,44 +90,54 @@ def run(config: BenchmarkConfig, *, progress: Callable[[int, int], None] | None 
     device = choose_device(config.device)
     if device.type == "cpu" and "fp16" in config.precisions:
         raise ConfigError("fp16 is for CUDA; on a CPU choose --precision bf16")
-    count = config.candidates
     machine = describe(device)
-    rows: dict[Candidate, Row] = {}
-    calls: dict[str, Callable[[], object]] = {}
+    tell = progress or (lambda done, total: None)
     # A process that takes more memory than there is would be killed, with all that was measured.
     bound = keep_within_memory() if device.type == "cpu" else nullcontext()
     # For the ninth model that shares a function torch.compile goes on in eager and only warns.
-    with bound, torch._dynamo.config.patch(recompile_limit=count + 8):
-        for done, prepared in enumerate(_prepare(config, device, machine), start=1):
-            rows[prepared.candidate] = prepared.row
-            if prepared.call:
-                calls[prepared.candidate.label] = prepared.call
-            if progress:
-                progress(done, count * (config.rounds + 2))
-        kinds = list(products({of.workload for of in rows if of.label in calls}, config.precisions, device))
+    with bound, torch._dynamo.config.patch(recompile_limit=config.candidates + 8):
+        prepared = list(_told(_prepare(config, device, machine), config, tell))
+        calls = {one.candidate.label: one.call for one in prepared if one.call is not None}
+        kinds = list(products({one.candidate.workload for one in prepared if one.call}, config.precisions, device))
         calls |= {kind.label: product_call(kind, device=device, seed=config.seed) for kind in kinds}
-        with torch.compiler.set_stance("fail_on_recompile"):
-            timed = time_interleaved(
-                calls,
-                config=TimingConfig(rounds=config.rounds, seconds=config.seconds),
-                order=random.Random(config.seed),
-                synchronise=wait_for(device),
-                tolerate=FOREIGN,
-                progress=progress and (lambda done, of: progress(count + done, count + of)),
-            )
+        timed = _time(calls, config, device, tell)
     rates = tuple(rate(kind, timed.timings[kind.label]) for kind in kinds if kind.label in timed.timings)
-    for candidate, row in rows.items():
-        if error := timed.failures.get(candidate.label):
-            rows[candidate] = replace(row, failure=first_line(error))
-        elif timing := timed.timings.get(candidate.label):
-            rows[candidate] = _measured(row, timing, rates=rates, on_cpu=device.type == "cpu")
-    return Report(machine=machine, products=rates, rows=tuple(_ranked(rows.values(), config)))
+    rows = [_finished(one, timed, rates=rates, on_cpu=device.type == "cpu") for one in prepared]
+    return Report(machine=machine, products=rates, rows=tuple(_ranked(rows, config)))
 
 
 class _Prepared(NamedTuple):
     candidate: Candidate
     row: Row
     call: Callable[[], object] | None  # None: it failed, and the row says why
+
+
+def _told(found: Iterator[_Prepared], config: BenchmarkConfig, tell: Progress) -> Iterator[_Prepared]:
+    for done, one in enumerate(found, start=1):
+        tell(done, config.candidates * (config.rounds + 2))
+        yield one
+
+
+def _time(calls: Mapping[str, Callable[[], object]], config: BenchmarkConfig, device: torch.device, tell: Progress) -> Timed:
+    """All calls in every round; a compiled model that would have to be compiled again fails."""
+    before = config.candidates
+    with torch.compiler.set_stance("fail_on_recompile"):
+        return time_interleaved(
+            calls,
+            config=TimingConfig(rounds=config.rounds, seconds=config.seconds),
+            order=random.Random(config.seed),
+            synchronise=wait_for(device),
+            tolerate=FOREIGN,
+            progress=lambda done, total: tell(before + done, before + total),
+        )
+
+
+def _finished(one: _Prepared, timed: Timed, *, rates: Iterable[Rate], on_cpu: bool) -> Row:
+    label = one.candidate.label
+    if error := timed.failures.get(label):
+        return replace(one.row, failure=first_line(error))
+    timing = timed.timings.get(label)
+    return one.row if timing is None else _measured(one.row, timing, rates=rates, on_cpu=on_cpu)
 
 
 def _prepare(config: BenchmarkConfig, device: torch.device, machine: Machine) -> Iterator[_Prepared]:
@@ -237,12 +248,11 @@ def _measured(row: Row, timing: Timing, *, rates: Iterable[Rate], on_cpu: bool) 
     )
 
 
-def _ranked(rows: Iterable[Row], config: BenchmarkConfig) -> list[Row]:
+def _ranked(rows: Sequence[Row], config: BenchmarkConfig) -> list[Row]:
     def place(row: Row) -> tuple[int, int, int]:
         size = Size(row.height_px, row.width_px)
         return config.models.index(row.model), config.sizes.index(size), config.batches.index(row.batch)
 
-    rows = list(rows)
     measured = sorted((row for row in rows if row.failure is None), key=lambda row: (place(row), -(row.images_per_s or 0)))
     first = {place(row): row for row in reversed(measured)}
     failed = [row for row in rows if row.failure is not None]
