@@ -189,4 +189,9 @@ def _score_run(
 ) -> SceneScored:
     predictor = load(run.folder, device=device, precision=precision)
     measured = measure_scenes(predictor, ground.images, config=run.config, progress=progress)
+    if (odd := np.flatnonzero(~np.isfinite(measured.answers.confidence))).size:
+        raise RunError(
+            f"{run.folder}: the model's answer for {ground.images[odd[0]].path} is no number; its training has diverged: train "
+            "again with a lower train.lr, or name another run"
+        )
     return SceneScored(run=run, measured=measured, scores=scene_metrics.score(measured.answers, classes=len(run.card.classes)))
