@@ -8,7 +8,7 @@ from terralean.errors import ConfigError, RunError
 from terralean.weights.card import read_card, write_card
 
 MODELS = ("lemevit_tiny", "swin_tiny_patch4_window7_224", "resnet18")
-IMAGENET, SCENES = "published, ImageNet-1K", "published, MillionAID"
+IMAGENET, SCENES = "published, ImageNet-1K at 224 px", "published, MillionAID at 224 px"
 
 
 def test_where_nothing_is_given_it_is_what_is_published():

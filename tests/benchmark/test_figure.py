@@ -102,7 +102,7 @@ def test_published_accuracy_is_dashed_and_said(paper):
     assert set(looks.values()) == {"hollow"}
     words = " ".join(texts(svg))
     assert "accuracy published, not measured" in words
-    assert "Accuracy of dashed markers: published, ImageNet-1K (Jiang et al. 2024)." in words
+    assert "Accuracy of dashed markers: published, ImageNet-1K at 224 px (Jiang et al. 2024)." in words
     titles = [title.text for title in svg.iter(f"{SVG}title")]
     assert any("lemevit_tiny: 5317.0 images/s (5051.1 .. 5848.7), folded bf16; 77 % (given); 8.64 M" in t for t in titles)
 
@@ -114,6 +114,14 @@ def test_models_without_accuracy_or_measurement_are_named(paper):
         texts(svg)
     )
     assert markers(svg).keys() == {paper.rows[0].model}
+
+
+def test_published_accuracy_at_another_size_is_warned_of(paper):
+    said = "Speeds are of images of 96x128 px, at which those accuracies were not measured."
+    other = report(*(replace(row, height_px=96, width_px=128) for row in paper.rows))
+    assert said in " ".join(texts(drawn(other, [])))
+    assert said not in " ".join(texts(drawn(other, ["lemevit_tiny=77"])))
+    assert "not measured." not in " ".join(texts(drawn(paper, [])))
 
 
 def test_only_the_fastest_row_of_a_model_is_shown():

@@ -47,7 +47,11 @@ def read_accuracies(given: Sequence[str], *, models: Sequence[str]) -> dict[str,
 def _published(word: str, *, models: Iterable[str]) -> dict[str, Accuracy]:
     setting = PUBLISHED[word]
     printed = accuracies(setting)
-    return {name: Accuracy(printed[name], f"published, {setting.name}", True) for name in models if name in printed}
+    return {
+        name: Accuracy(printed[name], f"published, {setting.name} at {setting.size_px} px", True)
+        for name in models
+        if name in printed
+    }
 
 
 def _one(word: str, *, models: Sequence[str]) -> tuple[str, Accuracy]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from terralean.benchmark.accuracy import Accuracy
 from terralean.benchmark.config import BenchmarkConfig, Size
 from terralean.benchmark.machine import threads
-from terralean.benchmark.published import OURS, TABLE_3, TABLE_4
+from terralean.benchmark.published import IMAGENET, OURS, TABLE_3, TABLE_4
 from terralean.benchmark.run import Report, Row
 from terralean.errors import ConfigError, OutputFailed
 
@@ -313,10 +313,15 @@ def _kinds(shown: Sequence[Point]) -> Iterator[tuple[str, str, str]]:
 def _notes(report: Report, shown: Sequence[Point]) -> Iterator[str]:
     sources = dict.fromkeys(point.accuracy.source for point in shown if point.accuracy.published)
     notes = [f"Accuracy of dashed markers: {'; '.join(sources)} (Jiang et al. 2024)."] if sources else []
+    row = report.rows[0]
+    if sources and (row.height_px, row.width_px) != (IMAGENET.size_px,) * 2:
+        notes.append(
+            f"Speeds are of images of {Size(row.height_px, row.width_px)} px, at which those accuracies were not measured."
+        )
     missing = dict.fromkeys(row.model for row in report.rows if row.model not in {point.model for point in shown})
     if missing:
         notes.append(f"Not shown, for want of an accuracy or of a measurement: {', '.join(missing)}.")
-    notes.append("Lines within markers: quartiles of images a second.")
+    notes.append("Lines through markers: quartiles of images a second.")
     for index, line in enumerate(_wrapped(" ".join(notes))):
         yield f'<text class="soft" x="{LEFT}" y="{HEIGHT - BOTTOM + 62 + 15 * index}">{escape(line)}</text>'
 
