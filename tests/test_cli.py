@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
+from PIL import Image
 from typer.main import get_command
 
 from terralean import recipes
@@ -24,7 +26,11 @@ OPTIONS = {
     "train": {"--data", "--out", "--set", "--device", "--devices", "--seed", "--seeds", "--json", "--verbose"},
     "evaluate": {"--data", "--out", "--against", "--device", "--precision", "--json", "--verbose"},
     "map": {
-        *("--out", "--bands", "--tile", "--overlap", "--batch", "--overwrite"),
+        *("--out", "--bands", "--tile", "--overlap", "--batch", "--confidence", "--polygons", "--table", "--overwrite"),
+        *("--device", "--precision", "--json", "--verbose"),
+    },
+    "classify": {
+        *("--out", "--top", "--bands", "--batch", "--overwrite"),
         *("--device", "--precision", "--json", "--verbose"),
     },
     "explain": {
@@ -98,6 +104,72 @@ def test_map_tells_shares_on_stdout_and_nothing_else(terralean, untrained, scene
     assert "forest" in out
 
 
+def test_a_scene_classifier_maps_cells_with_all_that_is_asked_for(terralean, recogniser, scene, tmp_path):
+    arguments = ("map", recogniser, scene, "--out", tmp_path / "maps", "--device", "cpu", "--overlap", "16", "--confidence")
+    status, out, _ = terralean(*arguments, "--polygons", "gpkg", "--table", "--json")
+    assert status == 0
+    (result,) = json.loads(out)["maps"]
+    names = {name: tmp_path / "maps" / f"scene_{name}" for name in ("map.tif", "confidence.tif", "polygons.gpkg", "cells.csv")}
+    assert [result[key] for key in ("path", "confidence", "polygons", "table")] == [str(path) for path in names.values()]
+    assert (result["width_px"], result["height_px"], result["cell_px"]) == (5, 4, 16)
+    with rasterio.open(names["map.tif"]) as dataset:
+        assert dataset.crs.to_epsg() == 32633
+        assert tuple(dataset.transform)[:6] == (8.0, 0.0, 3e5 + 4, 0.0, -8.0, 5.2e6 - 4)
+        labels = dataset.read(1)
+    with names["cells.csv"].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [("field", "forest", "water <&>").index(row["class"]) for row in rows] == labels.ravel().tolist()
+    assert pyogrio.read_info(names["polygons.gpkg"])["crs"] == "EPSG:32633"
+    status, out, _ = terralean(*arguments, "--polygons", "fgb", "--overwrite")
+    assert status == 0
+    assert [line.strip().rsplit("_", 1)[-1] for line in out.splitlines()[2:]] == ["confidence.tif", "polygons.fgb"]
+
+
+def test_classify_tells_the_classes_of_images(terralean, recogniser, tmp_path):
+    for name, colour in (("a", (180, 120, 130)), ("b", (100, 210, 120)), ("c", (100, 220, 120))):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(np.full((40, 40, 3), colour, np.uint8)).save(tmp_path / "images" / f"{name}.png")
+    arguments = ("classify", recogniser, tmp_path / "images", "--device", "cpu")
+    status, out, _ = terralean(*arguments, "--top", "2")
+    assert status == 0
+    # Logits 80 / 40, 10 / 50 and 10 / 60.
+    assert out.splitlines()[0] == f"{tmp_path}/images/a.png: field 75.5%, forest 12.5%"
+    assert len(out.splitlines()) == 3
+    (tmp_path / "images" / "broken.jpg").write_bytes(b"no image")
+    status, out, err = terralean(*arguments, "--out", tmp_path / "table.csv")
+    assert status == 1
+    assert out == f"{tmp_path}/table.csv: 3 images\n  forest 2, field 1\n"
+    assert "1 of 4 images failed" in err
+    assert "broken.jpg" in err
+    status, out, _ = terralean(*arguments, "--json")
+    assert status == 1
+    document = json.loads(out)
+    assert [image["likeliest"][0]["name"] for image in document["images"]] == ["field", "forest", "forest"]
+    assert [*document["failed"]] == [str(tmp_path / "images" / "broken.jpg")]
+    Image.fromarray(np.full((40, 40), 9, np.uint8)).save(tmp_path / "grey.png")
+    status, out, err = terralean("classify", recogniser, tmp_path / "grey.png")
+    assert (status, out) == (2, "")
+    assert "scene: band_1\n  model: red, green, blue" in err
+
+
+def test_inspect_tells_labelled_images_by_their_layout(terralean, tmp_path):
+    rng = np.random.default_rng(0)
+    for name in [f"{label}/{i}.png" for label in ("dry", "wet") for i in range(12)]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(tmp_path / name)
+    status, out, _ = terralean("inspect", tmp_path, "--set", "data.split.test=0.5", "--set", "data.split.validation=0")
+    assert status == 0
+    assert "labelled images, a class for each as a whole; a folder per class" in out
+    assert "  test        12 images" in out
+    status, out, err = terralean("inspect", tmp_path, "--set", "data.tile_px=32")
+    assert (status, out) == (2, "")
+    assert "no setting data.tile_px" in " ".join(err.split())
+    (tmp_path / "wet" / "0.png").write_bytes((tmp_path / "wet" / "0.png").read_bytes()[:200])
+    status, out, _ = terralean("inspect", tmp_path, "--json")
+    assert status == 2
+    assert "0.png" in json.loads(out)[0]["findings"][0]["message"]
+
+
 def test_explain_tells_a_table_and_one_json_document(terralean, untrained, scene, tmp_path):
     arguments = ("explain", untrained, scene, "--out", tmp_path / "seen", "--device", "cpu", "--tokens", "3,11", "--stage", "1")
     status, out, _ = terralean(*arguments)
@@ -155,6 +227,11 @@ def test_some_failed_scenes_are_status_1_and_named(terralean, untrained, scene, 
         (("train", "lemevit_tiny_light", "--data", ".", "--out", "RUN", "--seeds", "0,1", "--set", "seed=2"), "leave --seed"),
         (("map", "RUN", "SCENE", "--out", "OUT", "--bands", "1,2,9"), "9"),
         (("map", "RUN", "SCENE", "--out", "OUT", "--tile", "8"), "at least 32 px, got 8"),
+        (("map", "RUN", "SCENE", "--out", "OUT", "--table"), "a table has a line for each cell"),
+        (("map", "RUN", "SCENE", "--out", "OUT", "--polygons", "shp"), "'shp' is not one of"),
+        (("classify", "RUN", "SCENE"), "was trained for segmentation, it tells no class of a whole image; use terralean map"),
+        (("classify", "nowhere", "SCENE"), "nowhere is not there; give the folder named with --out in training"),
+        (("classify", "RUN", "SCENE", "--top", "0"), "top must be at least 1 class, got 0"),
         (("map", "RUN", "SCENE", "--out", "OUT", "--overlap", "50"), "half the tile"),
         (("map", "RUN", "SCENE", "--out", "OUT", "--device", "tpu9"), "tpu9"),
         (("explain", "RUN", "SCENE", "--out", "OUT", "--stage", "3"), "in S3 image tokens read image tokens only"),
@@ -326,7 +403,7 @@ def test_paper_is_a_ledger(terralean, tmp_path):
 def test_class_names_in_brackets_are_printed_as_they_are(capsys):
     entry = {"value": 0.5, "low": 0.25, "high": 0.75}
     scores = dict.fromkeys(("mIoU", "OA", "mF1", "AA", "kappa"), entry)
-    document = {**scores, "seeds": [], "classes": [{"name": "[bold]bare[/x]", "IoU": {"value": None}}]}
+    document = {"task": "segmentation", **scores, "seeds": [], "classes": [{"name": "[bold]bare[/x]", "IoU": {"value": None}}]}
     out_console.print(_score_table(document))
     out = capsys.readouterr().out
     assert "IoU [bold]bare[/x]  -      -" in out
