@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -37,6 +37,26 @@ app = typer.Typer(
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 out_console = Console(width=None if sys.stdout.isatty() else 180)  # a file has no width; its tables must not be cut
 err_console = Console(stderr=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown:
+    """What is printed of an evaluation, by its names there."""
+
+    overall: tuple[str, ...]
+    of_class: str
+    compared: tuple[str, ...]  # between runs; the first says which is ahead
+    pieces: str  # that are predicted in a second
+
+
+SHOWN = {
+    "segmentation": Shown(
+        overall=("mIoU", "OA", "mF1", "AA", "kappa"), of_class="IoU", compared=("mIoU", "OA", "mF1"), pieces="windows"
+    ),
+    "classification": Shown(
+        overall=("OA", "top5", "AA", "mF1", "kappa"), of_class="F1", compared=("OA", "AA", "mF1"), pieces="images"
+    ),
+}
 
 
 class Listed(StrEnum):
@@ -174,7 +194,8 @@ def evaluate(
     against: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Another run, scored on the same pixels; may be repeated. Differences are paired.", show_default=False
+            help="Another run, scored on the same pixels or images; may be repeated. Differences are paired.",
+            show_default=False,
         ),
     ] = None,
     device: Device = None,
@@ -569,29 +590,29 @@ def _print_json(document: Any) -> None:
 
 
 def _score_table(document: dict[str, Any]) -> Table:
-    """Overall scores and IoU per class, with intervals, and the spread between seeds where there are several."""
-    several = len(document["seeds"]) > 1
+    """Overall scores and those of classes, with intervals, and the spread between seeds where there are several."""
+    several, shown = len(document["seeds"]) > 1, SHOWN[document["task"]]
     table = Table("score", "value", *(["± seeds"] if several else []), "95 % interval", box=None, pad_edge=False)
-    named = [(name, document[name]) for name in ("mIoU", "OA", "mF1", "AA", "kappa")]
-    for name, entry in [*named, *((f"IoU {escape(entry['name'])}", entry["IoU"]) for entry in document["classes"])]:
-        value = "-" if entry["value"] is None else f"{entry['value']:.3f}"
+    named = [(name, document[name]) for name in shown.overall if name in document]
+    classes = [(f"{shown.of_class} {escape(entry['name'])}", entry[shown.of_class]) for entry in document["classes"]]
+    for name, entry in [*named, *classes]:
         spread = [] if not several else ["-" if entry["sd"] is None else f"{entry['sd']:.3f}"]
-        table.add_row(name, value, *spread, _range(entry))
+        table.add_row(name, _value(entry), *spread, _range(entry))
+    first = shown.compared[0]
     for seed in document["seeds"]:
-        table.add_row(
-            f"mIoU seed {seed['seed']}", f"{seed['mIoU']['value']:.3f}", *([""] if several else []), _range(seed["mIoU"])
-        )
+        table.add_row(f"{first} seed {seed['seed']}", _value(seed[first]), *([""] if several else []), _range(seed[first]))
     return table
 
 
 def _run_table(document: dict[str, Any]) -> Table:
-    """Runs on the same pixels, and by how much the first one is ahead of each."""
-    table = Table("run", "mIoU", "OA", "mF1", "ahead in mIoU by", "95 % interval", box=None, pad_edge=False)
+    """Runs on the same pixels or images, and by how much the first one is ahead of each."""
+    names = SHOWN[document["task"]].compared
+    table = Table("run", *names, f"ahead in {names[0]} by", "95 % interval", box=None, pad_edge=False)
     for entry in [document | document["run"], *document["against"]]:
-        ahead = entry.get("difference", {}).get("mIoU")
+        ahead = entry.get("difference", {}).get(names[0])
         table.add_row(
             escape(entry["folder"]),
-            *("-" if entry[name]["value"] is None else f"{entry[name]['value']:.3f}" for name in ("mIoU", "OA", "mF1")),
+            *(_value(entry[name]) for name in names),
             *(("", "") if ahead is None or ahead["value"] is None else (f"{ahead['value']:+.3f}", _range(ahead))),
         )
     return table
@@ -599,7 +620,8 @@ def _run_table(document: dict[str, Any]) -> Table:
 
 def _cost_table(document: dict[str, Any]) -> Table:
     """What the runs cost."""
-    table = Table("run", "model", "parameters", "GMACs", "windows/s", "training", box=None, pad_edge=False)
+    pieces = SHOWN[document["task"]].pieces
+    table = Table("run", "model", "parameters", "GMACs", f"{pieces}/s", "training", box=None, pad_edge=False)
     for entry in [document | document["run"], *document["against"]]:
         cost = entry["cost"]
         table.add_row(
@@ -607,10 +629,14 @@ def _cost_table(document: dict[str, Any]) -> Table:
             entry["model"],
             f"{cost['nodes'] / 1e6:.3g} M nodes" if cost["nodes"] else f"{cost['parameters'] / 1e6:.3g} M",
             "-" if cost["macs"] is None else f"{cost['macs'] / 1e9:.3g}",
-            f"{cost['windows_per_s']:.3g}",
+            f"{cost[f'{pieces}_per_s']:.3g}",
             f"{cost['training_minutes']:.1f} min",
         )
     return table
+
+
+def _value(entry: dict[str, Any]) -> str:
+    return "-" if entry["value"] is None else f"{entry['value']:.3f}"
 
 
 def _attention_table(block: BlockNumbers) -> Table:

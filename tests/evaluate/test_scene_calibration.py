@@ -64,13 +64,15 @@ def test_the_error_of_perfect_confidence_shrinks_with_the_images_as_chance_says(
 def test_too_much_and_too_little_confidence_are_told():
     over = found(believable(500, more=0.3))
     assert over.shown
-    assert sentence(over).startswith("It is too sure of itself. It says 8")
+    assert sentence(over).startswith("The model is too sure of itself: it says 8")
     assert f"{SPACE}% on average and is right for 5" in sentence(over)
     under = found(sure(np.full(500, 0.6), np.ones(500, bool)))
     assert sentence(under) == (
-        f"It is more often right than it says. It says 60.0{SPACE}% on average and is right for 100.0{SPACE}%."
+        f"The model is more often right than it is sure: it says 60.0{SPACE}% on average and is right for 100.0{SPACE}%."
     )
-    assert sentence(found(believable(500))).startswith("Confidence can be believed as far as these images can tell: it says 8")
+    assert sentence(found(believable(500))).startswith(
+        "Its confidence can be believed as far as these images can tell: it says 8"
+    )
 
 
 def test_errors_both_ways_do_not_cancel():
@@ -79,5 +81,5 @@ def test_errors_both_ways_do_not_cancel():
     assert known.ece == pytest.approx(0.3)
     assert known.confidence == pytest.approx(known.accuracy)
     assert sentence(known) == (
-        f"Confidence is off by 30.0{SPACE}% on average, too high for some answers and too low for others."
+        f"Its confidence is off by 30.0{SPACE}% on average, too high for some answers and too low for others."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,14 @@ def fill(template: str, values: Mapping[str, object], *, too_large: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "number": number, "data_uri": _data_uri, "glued": _glued, "spaced": spaced}
+    environment.filters |= {
+        "percent": percent,
+        "number": number,
+        "data_uri": _data_uri,
+        "glued": _glued,
+        "spaced": spaced,
+        "breakable": _breakable,
+    }
     page = environment.get_template(template).render({**values, "style": STYLE.read_text(encoding="utf-8")})
     size = len(page.encode())
     if size > MAX_BYTES:
@@ -122,6 +130,11 @@ def _scaled(count: float) -> str:
 def _glued(text: str) -> str:
     """No line break between a number and its percent sign."""
     return text.replace(" %", f"{SPACE}%")
+
+
+def _breakable(name: str) -> str:
+    """A line may break within a name that is written as one word: HerbaceousVegetation, herbaceous_vegetation."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[_/.-])(?=\w)", "\N{ZERO WIDTH SPACE}", name)
 
 
 def _data_uri(picture: Picture | Photo) -> str:

@@ -78,12 +78,12 @@ def calibrate(answers: Answers, *, generator: np.random.Generator, bins: int = B
 def sentence(found: Calibration) -> str:
     """What an analyst must know of it."""
     gap = found.confidence - found.accuracy
-    said = f"It says {percent(found.confidence)} on average and is right for {percent(found.accuracy)}"
+    said = f"it says {percent(found.confidence)} on average and is right for {percent(found.accuracy)}"
     if not found.shown:
-        return f"Confidence can be believed as far as these images can tell: {said[0].lower()}{said[1:]}."
+        return f"Its confidence can be believed as far as these images can tell: {said}."
     if abs(gap) < found.ece / 2:
-        return f"Confidence is off by {percent(found.ece)} on average, too high for some answers and too low for others."
-    return f"It is {'too sure of itself' if gap > 0 else 'more often right than it says'}. {said}."
+        return f"Its confidence is off by {percent(found.ece)} on average, too high for some answers and too low for others."
+    return f"The model is {'too sure of itself' if gap > 0 else 'more often right than it is sure'}: {said}."
 
 
 def _error(sums: NDArray[Any], hits: NDArray[Any], *, images: int) -> float:

@@ -31,7 +31,7 @@ from terralean.evaluate.scene_report import SceneBaseline, ScenePeer, SceneRepor
 from terralean.evaluate.scene_rivals import SceneRival
 
 NAMES = {**FIELD_NAMES, "top5": "top5"}
-PHOTOS = 12  # of mistakes, and of right answers, on the page
+PHOTOS = 16  # of mistakes, and of right answers, on the page
 SHEET = 24  # images on the sheet
 LEAKS = "LEAKS"  # first word of a verdict on leakage that found some
 UNCHECKED = "not checked: the training images are no longer where they were"
@@ -303,7 +303,8 @@ def as_report(found: SceneFound) -> SceneReport:
 def _about(found: SceneFound) -> tuple[tuple[str, str], ...]:
     card, training, config = found.contender.card, found.contender.card.training, found.contender.runs[0].config
     scored = "the run's own test split" if found.data is None else str(found.data)
-    centre = f"the central {config.size_px} px of images {config.resize_px} px high or wide"
+    whole = config.size_px == config.resize_px
+    centre = f"the central square of an image, {config.size_px} px wide{'' if whole else f' of {config.resize_px}'}"
     return (
         ("Model", card.model),
         ("Bands", ", ".join(card.bands.names)),
