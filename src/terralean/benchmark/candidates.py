@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple, cast
 
@@ -55,6 +56,7 @@ class Call(NamedTuple):
     run: Callable[[], object]
     answer: Callable[[], Tensor]  # what is compared with the plain model: scores, or gradients of the first step
     held_bytes: int  # weights, when training also AdamW's moments
+    macs: Macs  # of one image forward, as it runs: a model's own fold may multiply less
     norms: Folded | None = None  # where norms were folded
 
 
@@ -75,7 +77,7 @@ class Subject:
     def call(self, image: Tensor, *, work: Work, mode: str, precision: str) -> Call:
         """A forward pass, or a step of training, over a batch of images (B, C, H, W), float32, on the device."""
         if work == "training":
-            return _training_call(self.model, image, mode=mode, precision=precision)
+            return _training_call(self.model, image, self.macs, mode=mode, precision=precision)
         done = treatments(mode)
         base = self._base(folded="folded" in done, precision=precision)
         layout = torch.channels_last if "channels-last" in done else torch.contiguous_format
@@ -86,11 +88,18 @@ class Subject:
             with torch.inference_mode():
                 return model(image)
 
-        return Call(run, lambda: _scores(run()), _bytes(model), base if "folded" in done else None)
+        folded = base if "folded" in done else None
+        macs = self.macs if folded is None else self.folded_macs
+        return Call(run, lambda: _scores(run()), _bytes(model), macs, folded)
 
     def expected(self, image: Tensor, *, work: Work) -> Tensor:
         """The plain model's scores, or its gradients in the first step of training."""
         return self.call(image, work=work, mode=EAGER, precision="fp32").answer()
+
+    @cached_property
+    def folded_macs(self) -> Macs:
+        """Of one image forward through the folded model."""
+        return _macs(self._base(folded=True, precision="fp32").model, self.shape)
 
     def _base(self, *, folded: bool, precision: str) -> Folded:
         """One copy of the weights for all modes that can share them."""
@@ -104,9 +113,7 @@ class Subject:
             return whole._replace(model=_sharing(whole.model, dtype=DTYPES[precision]))
         if not folded:
             return Folded(self.model, folded=0, left=0)
-        # A model's own fold may write into its tensors, the generic one replaces them.
-        own = hasattr(self.model, "fold")
-        return fold(copy.deepcopy(self.model) if own else _sharing(self.model), self.shape)
+        return fold(_sharing(self.model), self.shape)
 
 
 def relative_error(found: Tensor, expected: Tensor, *, work: Work, precision: str) -> float | None:
@@ -223,7 +230,7 @@ def _compiled(model: nn.Module, mode: str) -> nn.Module:
     return model
 
 
-def _training_call(plain: nn.Module, image: Tensor, *, mode: str, precision: str) -> Call:
+def _training_call(plain: nn.Module, image: Tensor, macs: Macs, *, mode: str, precision: str) -> Call:
     """Steps of AdamW on weights of its own: cross-entropy in mixed precision, nothing dropped, so that all is computed."""
     layout = torch.channels_last if "channels-last" in treatments(mode) else torch.contiguous_format
     model = copy.deepcopy(plain).train().to(memory_format=layout)
@@ -252,7 +259,7 @@ def _training_call(plain: nn.Module, image: Tensor, *, mode: str, precision: str
         return found
 
     learned = sum(p.numel() * p.element_size() for p in model.parameters())
-    return Call(step, gradients, _bytes(model) + 2 * learned)
+    return Call(step, gradients, _bytes(model) + 2 * learned, macs)
 
 
 def _target(plain: nn.Module, image: Tensor) -> Tensor:

@@ -33,14 +33,14 @@ class Folded(NamedTuple):
 
 
 def fold(model: nn.Module, shape: tuple[int, ...]) -> Folded:
-    """The model, which must be in eval mode, folded in place; by its own `fold()` where it has one.
+    """The model, which must be in eval mode, folded in place; where it has its own `fold()`, the copy that this gives.
 
     `shape` (B, bands, H, W) is one that it takes.
     """
     before = _norms(model)
-    own: Callable[[], nn.Module | None] | None = getattr(model, "fold", None)
+    own: Callable[[], nn.Module] | None = getattr(model, "fold", None)
     if own is not None:
-        model = own() or model
+        model = own()
     else:
         for convolution, norm in list(_pairs(model, shape)):
             _fold_pair(model, convolution, norm)

@@ -48,6 +48,7 @@ class Row:
     parameters: int | None = None
     macs_layers: int | None = None  # of one image forward: convolutions and linear layers, what most papers report
     macs_attention: int | None = None  # of one image forward: the products within attention, which they leave out
+    macs_run: int | None = None  # of one image forward in this mode, both kinds: a model's own fold may multiply less
     images_per_s: float | None = None  # median over rounds
     images_per_s_low: float | None = None  # quartiles
     images_per_s_high: float | None = None
@@ -57,7 +58,7 @@ class Row:
     processor_ms: float | None = None  # CPU time for one image over all threads, median; other programs hardly change it
     held_bytes: int | None = None  # weights, when training also AdamW's moments
     peak_memory_bytes: int | None = None  # of one batch, beyond these: activations, when training also gradients
-    gflops: float | None = None  # 2 for each multiply-accumulate of layers and attention, 3 times as many when training
+    gflops: float | None = None  # 2 for each multiply-accumulate that runs, 3 times as many when training
     gemm_gflops: float | None = None  # of a square matrix product in this precision, in the same rounds
     gemm_lemevit_gflops: float | None = None  # of one of LeMeViT's shape
     share_of_gemm: float | None = None  # gflops by gemm_gflops
@@ -185,6 +186,7 @@ def _checked(row: Row, call: Call, *, work: Work, expected: Tensor, device: torc
     return replace(
         row,
         relative_error=error,
+        macs_run=call.macs.total,
         held_bytes=call.held_bytes,
         peak_memory_bytes=peak_memory(call.run, device=device),
         norms_folded=call.norms and call.norms.folded,
@@ -228,8 +230,7 @@ def _row(candidate: Candidate, config: BenchmarkConfig, machine: Machine) -> Row
 def _measured(row: Row, timing: Timing, *, rates: Iterable[Rate], on_cpu: bool) -> Row:
     quick, median, slow = spread(timing.wall_s)
     gemm = {rate.product.name: rate.gflops for rate in rates if rate.product.precision == row.precision}
-    macs = (row.macs_layers or 0) + (row.macs_attention or 0)
-    gflops = 2 * macs * FORWARDS[row.work] * row.batch / median / 1e9
+    gflops = 2 * (row.macs_run or 0) * FORWARDS[row.work] * row.batch / median / 1e9
     return replace(
         row,
         images_per_s=row.batch / median,

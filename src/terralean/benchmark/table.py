@@ -19,7 +19,7 @@ PUBLISHED_COLUMN = "4090 *"
 PUBLISHED = "4090 *: images/s as the LeMeViT paper prints them, RTX 4090, fp16, batch 256 (Jiang et al. 2024, tables 3 and 4)"
 COUNTED = (
     "images/s: median and quartiles over rounds. CPU ms: of one image, over all threads. MiB: weights (training: and AdamW's "
-    "moments); + peak: what a batch takes beside them. GFLOP/s: 2 for each MAC of layers and attention, training 3 times that"
+    "moments); + peak: what a batch takes beside them. GFLOP/s: 2 for each MAC that runs in this mode, training 3 times that"
 )
 NAMES = ("model", "mode", "prec.")
 LEAST_FIRST = (
