@@ -158,7 +158,7 @@ def test_image_tokens_are_views_of_channels_last_maps():
 
     def watch(_block: nn.Module, inputs: tuple[Tensor, Tensor], outputs: tuple[Tensor, Tensor]) -> None:
         for tokens_as_map in (inputs[0], outputs[0]):
-            tokens = lemevit._tokens(tokens_as_map)
+            tokens = lemevit.as_tokens(tokens_as_map)
             seen.append(tokens.is_contiguous() and tokens.data_ptr() == tokens_as_map.data_ptr())
 
     model = LeMeViT(TOY).eval()

@@ -78,3 +78,13 @@ def test_the_mask_of_a_square_is_its_middle():
     mask = torch.arange(36).view(1, 6, 6)
     assert shrunk_mask(mask, shrink=3).tolist() == [[[7, 10], [25, 28]]]
     assert torch.equal(shrunk_mask(mask, shrink=1), mask)
+
+
+def test_folding_changes_nothing_but_rounding(untrained):
+    predictor = load(untrained, device="cpu")
+    image, valid = torch.randint(0, 255, (2, 3, 64, 96)).float(), torch.ones(2, 64, 96, dtype=torch.bool)
+    with torch.inference_mode():
+        plain = predictor.model(predictor.normalise(image, valid)).softmax(dim=1)
+    found = predictor(image, valid)
+    torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(found, plain)

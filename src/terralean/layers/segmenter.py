@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from terralean.layers.folding import fold_norms
 
 
 class Segmenter(nn.Module):
@@ -29,6 +33,13 @@ class Segmenter(nn.Module):
         if self.auxiliary is None or not self.training:
             return scores
         return {"scores": scores, "auxiliary": at_size_of(image, self.auxiliary(maps))}
+
+    def fold(self) -> Segmenter:
+        """A copy for inference: the same scores to rounding, faster."""
+        folded = fold_norms(self)
+        own: Callable[[], nn.Module] | None = getattr(self.backbone, "fold", None)
+        folded.backbone = folded.backbone if own is None else own()
+        return folded
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters to leave without weight decay beside the one-dimensional ones."""

@@ -126,7 +126,7 @@ class LeMeViT(nn.Module):
     def forward_features(self, image: Tensor) -> Tensor:
         """Normalised tokens of S4 (B, M + N, C): the meta tokens first, then the image tokens by rows."""
         maps, meta = self._run(image)
-        return torch.cat([self.norm_c(meta), _tokens(self.norm(maps[-1]))], dim=1)
+        return torch.cat([self.norm_c(meta), as_tokens(self.norm(maps[-1]))], dim=1)
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Meta and image tokens fused (B, C), and classified unless only that is asked for."""
@@ -152,7 +152,7 @@ class LeMeViT(nn.Module):
         intermediates = [maps[i] for i in chosen]
         if intermediates_only:
             return intermediates
-        return torch.cat([self.norm_c(meta), _tokens(self.norm(maps[-1]))], dim=1), intermediates
+        return torch.cat([self.norm_c(meta), as_tokens(self.norm(maps[-1]))], dim=1), intermediates
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
         """Raw maps of S1..S4 at reductions 4, 8, 16, 32, as dense prediction uses them."""
@@ -165,6 +165,12 @@ class LeMeViT(nn.Module):
     def image_attention(self, image: Tensor) -> list[Tensor]:
         """What the image reads from each meta token, per block of S1 and S2: (B, heads, M, h, w), summing to one over M."""
         return _watch(self, image, Block.image_attention, kinds=(DualAttention,))
+
+    def fold(self) -> LeMeViT:
+        """A copy for inference: the same outputs to rounding, faster (see models.lean)."""
+        from terralean.models.lean import fold  # noqa: PLC0415 - it is made of what stands here
+
+        return fold(self)
 
     def get_classifier(self) -> nn.Module:
         """The last layer."""
@@ -249,6 +255,12 @@ class LeMeViTPyramid(nn.Module):
         """What the image reads from each meta token, per block of S1 and S2: (B, heads, M, h, w), summing to one over M."""
         return _watch(self, image, Block.image_attention, kinds=(DualAttention,))
 
+    def fold(self) -> LeMeViTPyramid:
+        """A copy for inference: the same maps to rounding, faster (see models.lean)."""
+        from terralean.models.lean import fold  # noqa: PLC0415 - it is made of what stands here
+
+        return fold(self)
+
     def no_weight_decay(self) -> set[str]:
         """Names of parameters to leave without weight decay beside the one-dimensional ones."""
         return {"meta_tokens"}
@@ -279,7 +291,7 @@ class Block(nn.Module):
         if meta is not None and meta_update is not None:
             meta = self._feed_forward(meta + self.drop_path(meta_update))
         if image_update is not None:
-            image = _as_map(self._feed_forward(tokens + self.drop_path(image_update)), like=image)
+            image = as_map(self._feed_forward(tokens + self.drop_path(image_update)), like=image)
         return image, meta
 
     def meta_attention(self, image: Tensor, meta: Tensor) -> Tensor:
@@ -295,7 +307,7 @@ class Block(nn.Module):
         return weights.mT.unflatten(-1, image.shape[-2:])
 
     def _placed(self, image: Tensor) -> Tensor:
-        return _tokens(image + self.pos_embed(image))
+        return as_tokens(image + self.pos_embed(image))
 
     def _feed_forward(self, tokens: Tensor) -> Tensor:
         return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
@@ -314,16 +326,16 @@ class MetaReadsImage(nn.Module):
 
     def forward(self, image: Tensor, meta: Tensor) -> tuple[None, Tensor]:
         """image (B, N, C), meta (B, M, C) -> no update of the image, update of meta."""
-        key, value = _split(self.kv(image), parts=2, heads=self.heads)
-        (query,) = _split(self.q(meta), parts=1, heads=self.heads)
-        query = query * _log_ratio(few=meta, many=image) if self.log else query
+        key, value = split_heads(self.kv(image), parts=2, heads=self.heads)
+        (query,) = split_heads(self.q(meta), parts=1, heads=self.heads)
+        query = query * log_ratio(few=meta, many=image) if self.log else query
         return None, self.proj(_attend(query, key, value, scale=self.scale))
 
     def meta_weights(self, image: Tensor, meta: Tensor) -> Tensor:
         """Softmax weights (B, heads, M, N)."""
-        key, _ = _split(self.kv(image), parts=2, heads=self.heads)
-        (query,) = _split(self.q(meta), parts=1, heads=self.heads)
-        query = query * _log_ratio(few=meta, many=image) if self.log else query
+        key, _ = split_heads(self.kv(image), parts=2, heads=self.heads)
+        (query,) = split_heads(self.q(meta), parts=1, heads=self.heads)
+        query = query * log_ratio(few=meta, many=image) if self.log else query
         return (self.scale * query @ key.transpose(-1, -2)).softmax(dim=-1)
 
 
@@ -344,29 +356,29 @@ class DualAttention(nn.Module):
 
     def forward(self, image: Tensor, meta: Tensor) -> tuple[Tensor, Tensor | None]:
         """image (B, N, C), meta (B, M, C) -> their updates."""
-        ratio = _log_ratio(few=meta, many=image)
-        query2, key2, value2 = _split(self.qkv2(meta), parts=3, heads=self.heads)
+        ratio = log_ratio(few=meta, many=image)
+        query2, key2, value2 = split_heads(self.qkv2(meta), parts=3, heads=self.heads)
         if self.proj_c is None:
             query1 = F.linear(image, self.qkv1.weight[: self.dim], self.qkv1.bias[: self.dim])
-            (query1,) = _split(query1, parts=1, heads=self.heads)
+            (query1,) = split_heads(query1, parts=1, heads=self.heads)
             return self._read_meta(query1, key2, value2, ratio=ratio), None
-        query1, key1, value1 = _split(self.qkv1(image), parts=3, heads=self.heads)
+        query1, key1, value1 = split_heads(self.qkv1(image), parts=3, heads=self.heads)
         query2 = query2 * ratio if self.scales.log_in_meta_reads else query2
         answer = self.proj_c(_attend(query2, key1, value1, scale=self.scale))
         return self._read_meta(query1, key2, value2, ratio=ratio), answer
 
     def meta_weights(self, image: Tensor, meta: Tensor) -> Tensor:
         """Softmax weights with which meta tokens read the image, (B, heads, M, N)."""
-        _, key1, _ = _split(self.qkv1(image), parts=3, heads=self.heads)
-        query2, _, _ = _split(self.qkv2(meta), parts=3, heads=self.heads)
-        query2 = query2 * _log_ratio(few=meta, many=image) if self.scales.log_in_meta_reads else query2
+        _, key1, _ = split_heads(self.qkv1(image), parts=3, heads=self.heads)
+        query2, _, _ = split_heads(self.qkv2(meta), parts=3, heads=self.heads)
+        query2 = query2 * log_ratio(few=meta, many=image) if self.scales.log_in_meta_reads else query2
         return (self.scale * query2 @ key1.transpose(-1, -2)).softmax(dim=-1)
 
     def image_weights(self, image: Tensor, meta: Tensor) -> Tensor:
         """Softmax weights with which the image reads meta tokens, (B, heads, N, M)."""
-        query1, _, _ = _split(self.qkv1(image), parts=3, heads=self.heads)
-        _, key2, _ = _split(self.qkv2(meta), parts=3, heads=self.heads)
-        return (self.scale * query1 @ (key2 * _log_ratio(few=meta, many=image)).transpose(-1, -2)).softmax(dim=-1)
+        query1, _, _ = split_heads(self.qkv1(image), parts=3, heads=self.heads)
+        _, key2, _ = split_heads(self.qkv2(meta), parts=3, heads=self.heads)
+        return (self.scale * query1 @ (key2 * log_ratio(few=meta, many=image)).transpose(-1, -2)).softmax(dim=-1)
 
     def _read_meta(self, query: Tensor, key: Tensor, value: Tensor, *, ratio: Tensor) -> Tensor:
         # The factor goes on the few keys instead of the many queries: the same products, a thousandth of the work.
@@ -388,7 +400,7 @@ class SelfAttention(nn.Module):
         return self._read(image), None if meta is None else self._read(meta)
 
     def _read(self, tokens: Tensor) -> Tensor:
-        query, key, value = _split(self.qkv(tokens), parts=3, heads=self.heads)
+        query, key, value = split_heads(self.qkv(tokens), parts=3, heads=self.heads)
         return self.proj(_attend(query, key, value, scale=self.scale))
 
 
@@ -456,15 +468,17 @@ def _watch(
     return found
 
 
-def _tokens(image: Tensor) -> Tensor:
+def as_tokens(image: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H * W, C), a view of it in channels-last memory."""
     return image.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def _as_map(tokens: Tensor, *, like: Tensor) -> Tensor:
+def as_map(tokens: Tensor, *, like: Tensor) -> Tensor:
+    """What `as_tokens` undoes."""
     return tokens.unflatten(1, like.shape[-2:]).permute(0, 3, 1, 2)
 
 
-def _split(projected: Tensor, *, parts: int, heads: int) -> tuple[Tensor, ...]:
+def split_heads(projected: Tensor, *, parts: int, heads: int) -> tuple[Tensor, ...]:
     """(B, N, parts * C) -> that many (B, heads, N, C / heads)."""
     return projected.unflatten(-1, (parts, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
@@ -474,7 +488,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, *, scale: float) -> Tenso
     return F.scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2).flatten(2)
 
 
-def _log_ratio(*, few: Tensor, many: Tensor) -> Tensor:
+def log_ratio(*, few: Tensor, many: Tensor) -> Tensor:
     """log M / log N as a tensor: a Python float would be frozen at the traced size by export and trace."""
     logs = [torch.full((), t.shape[1], dtype=torch.float32, device=t.device).clamp(min=2).log() for t in (few, many)]
     return (logs[0] / logs[1]).to(few.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,8 @@ class Predictor:
         self.device = device
         self.precision = precision
         self.model = model.eval().to(device, DTYPES[precision])
+        fold: Callable[[], nn.Module] | None = getattr(self.model, "fold", None)
+        self._network = self.model if fold is None else fold()
         self.normalise = Normalise(card.normalisation, shrink=card.shrink).to(device)
 
     @torch.inference_mode()
@@ -36,7 +39,7 @@ class Predictor:
         They are float32 on the CPU. Where a pixel is not valid the answer means nothing.
         """
         seen = self.normalise(image.to(self.device, torch.float32), valid.to(self.device))
-        scores = self.model(seen.to(DTYPES[self.precision])).float()
+        scores = self._network(seen.to(DTYPES[self.precision])).float()
         height, width = image.shape[-2:]
         return enlarge(scores, shrink=self.card.shrink, height=height, width=width).softmax(dim=1).cpu()
 
@@ -48,7 +51,7 @@ class Predictor:
         """
         seen = self.normalise(image.to(self.device, torch.float32), valid.to(self.device))
         seen = resized(seen, side_px=self.card.seen_px or seen.shape[-1])
-        return self.model(seen.to(DTYPES[self.precision])).float().softmax(dim=1).cpu()
+        return self._network(seen.to(DTYPES[self.precision])).float().softmax(dim=1).cpu()
 
 
 def load(run: str | Path, *, device: str | None = None, precision: Precision = "fp32") -> Predictor:

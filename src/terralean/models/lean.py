@@ -1,0 +1,165 @@
+"""LeMeViT made ready to predict: the same function of the image to rounding, with fewer products and passes over memory.
+
+Meta tokens are few, so what is made of them is small, and products may be taken in another order. Of one head, let Q, K, V be
+queries, keys and values of the meta tokens (M, d), W with b the projections of the normalised image tokens x (N, C) and O the
+head's part of the projection of what was read:
+
+    the image reads meta tokens     (x Wq + bq) K' = x (Wq K') + bq K'        (P V) O = P (V O)
+    meta tokens read the image      Q (x Wk + bk)' = (Q Wk') x' + Q bk'       P (x Wv + bv) = (P x) Wv + bv
+
+Q bk' is the same for all image tokens, so that the softmax over these does not see it; each row of P sums to one. The image
+tokens are then multiplied by M columns a head four times instead of being projected four times: with 16 meta tokens and heads
+of 32 channels, dual cross-attention takes 2 N C^2 multiply-accumulates instead of 4 N C^2 + 4 N M C.
+
+Image tokens are updated in place, GELU too: new memory for each result costs page faults (docs/experiments.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from terralean.layers.folding import fold_norms, with_weights
+from terralean.models.lemevit import (
+    Block,
+    DualAttention,
+    LeMeViT,
+    LeMeViTPyramid,
+    MetaReadsImage,
+    as_map,
+    as_tokens,
+    log_ratio,
+    split_heads,
+)
+
+AnyLeMeViT = TypeVar("AnyLeMeViT", LeMeViT, LeMeViTPyramid)
+# (attention, tokens of the image, the same normalised, meta tokens normalised) -> the first with what they read added in place,
+# None where they read nothing; the update of meta tokens, None where nobody asks for it.
+Exchange = Callable[..., tuple[Tensor | None, Tensor | None]]
+
+
+def fold(model: AnyLeMeViT) -> AnyLeMeViT:
+    """A copy for inference: norms folded into convolutions, the first meta MLP computed once, blocks as here.
+
+    The outputs are the same to rounding. What stays as it is is shared with the model; nothing of the model is changed.
+    """
+    folded = fold_norms(model)
+    stem = folded.meta_token_downsample[0]
+    with torch.no_grad():
+        folded.meta_tokens = nn.Parameter(stem(folded.meta_tokens), requires_grad=False)
+    folded.meta_token_downsample[0] = nn.Identity()
+    for blocks in cast("list[nn.ModuleList]", list(folded.stages)):
+        for index, block in enumerate(cast("list[Block]", list(blocks))):
+            blocks[index] = LeanBlock(block, exchange=_exchange(block, meta_tokens=model.config.meta_tokens))
+    return folded
+
+
+class LeanBlock(nn.Module):
+    """A Block for inference, made of the block's own parts. The image given is not changed."""
+
+    def __init__(self, block: Block, *, exchange: Exchange) -> None:
+        super().__init__()
+        self.exchange = exchange
+        self.pos_embed = _adding_its_input(block.pos_embed)
+        self.norm1, self.attn = block.norm1, block.attn
+        self.norm2, self.mlp = block.norm2, block.mlp
+
+    def forward(self, image: Tensor, meta: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """As `Block.forward`."""
+        placed = self._placed(image)
+        tokens, update = self.exchange(self.attn, placed, self.norm1(placed), None if meta is None else self.norm1(meta))
+        if meta is not None and update is not None:
+            meta = self._feed_forward(meta + update)
+        return image if tokens is None else as_map(self._feed_forward(tokens), like=image), meta
+
+    def _placed(self, image: Tensor) -> Tensor:
+        return as_tokens(self.pos_embed(image))
+
+    def _feed_forward(self, tokens: Tensor) -> Tensor:
+        widen, _, _, narrow = self.mlp
+        return tokens.add_(narrow(torch.ops.aten.gelu_(widen(self.norm2(tokens)))))
+
+
+def _adding_its_input(conv: nn.Conv2d) -> nn.Conv2d:
+    """x + conv(x) as one convolution, for one of kernel 3 that works on each channel by itself."""
+    weight = conv.weight.detach().clone()
+    weight[:, 0, 1, 1] += 1
+    return with_weights(conv, weight=weight, bias=conv.bias)
+
+
+def _exchange(block: Block, *, meta_tokens: int) -> Exchange:
+    """What takes the fewest products."""
+    attention, width = block.attn, block.norm1.normalized_shape[0]
+    if isinstance(attention, MetaReadsImage | DualAttention) and meta_tokens * attention.heads < width + meta_tokens:
+        return _meta_reads if isinstance(attention, MetaReadsImage) else _both_read
+    return _add_update
+
+
+def _add_update(
+    attention: nn.Module, tokens: Tensor, image: Tensor, meta: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """The attention as it is."""
+    image_update, meta_update = attention(image, meta)
+    return None if image_update is None else tokens.add_(image_update), meta_update
+
+
+def _meta_reads(attention: MetaReadsImage, _: Tensor, image: Tensor, meta: Tensor) -> tuple[None, Tensor]:
+    key, value = _by_head(attention.kv, parts=2, heads=attention.heads)
+    (query,) = split_heads(attention.q(meta), parts=1, heads=attention.heads)
+    query = query * attention.scale
+    query = query * log_ratio(few=meta, many=image) if attention.log else query
+    scores = _products(query @ key.weight, image)
+    return None, attention.proj(_mean_read(scores, image, value))
+
+
+def _both_read(attention: DualAttention, tokens: Tensor, image: Tensor, meta: Tensor) -> tuple[Tensor, Tensor | None]:
+    ratio = log_ratio(few=meta, many=image)
+    query1, key1, value1 = _by_head(attention.qkv1, parts=3, heads=attention.heads)
+    query2, key2, value2 = split_heads(attention.qkv2(meta), parts=3, heads=attention.heads)
+    key2 = key2 * (attention.scale * ratio)
+    seen_by_image = key2 @ query1.weight
+    if attention.proj_c is None:
+        to_image, update = _products(seen_by_image, image), None
+    else:
+        query2 = query2 * (attention.scale * ratio if attention.scales.log_in_meta_reads else attention.scale)
+        # One product for both directions: the image tokens are read from memory once.
+        both = _products(torch.cat([seen_by_image, query2 @ key1.weight], dim=1), image)
+        to_image, to_meta = both.chunk(2, dim=1)
+        update = attention.proj_c(_mean_read(to_meta, image, value1))
+    weights = (to_image + key2 @ query1.bias).softmax(dim=2)
+    # With out, for torch's counter of operations does not know baddbmm_.
+    return torch.baddbmm(tokens, weights.flatten(1, 2).mT, _written(attention.proj_x, value2), out=tokens), update
+
+
+class _Heads(NamedTuple):
+    """A linear layer's part for each head."""
+
+    weight: Tensor  # (heads, d, C)
+    bias: Tensor  # (heads, d, 1)
+
+
+def _by_head(layer: nn.Linear, *, parts: int, heads: int) -> list[_Heads]:
+    weights, biases = (t.unflatten(0, (parts, heads, -1)).unbind(0) for t in (layer.weight, layer.bias))
+    return [_Heads(weight, bias[..., None]) for weight, bias in zip(weights, biases, strict=True)]
+
+
+def _products(few: Tensor, image: Tensor) -> Tensor:
+    """few (B, heads, M, C), image (B, N, C) -> (B, heads, M, N)."""
+    return torch.bmm(few.flatten(1, 2), image.mT).unflatten(1, few.shape[1:3])
+
+
+def _mean_read(scores: Tensor, image: Tensor, value: _Heads) -> Tensor:
+    """scores (B, heads, M, N) -> the values of the image (B, N, C) that each meta token reads (B, M, C)."""
+    mean = torch.bmm(scores.softmax(dim=-1).flatten(1, 2), image).unflatten(1, scores.shape[1:3])
+    return (mean @ value.weight.mT + value.bias.mT).transpose(1, 2).flatten(2)
+
+
+def _written(projection: nn.Linear, value: Tensor) -> Tensor:
+    """value (B, heads, M, d) -> what a token gets that reads nothing else (B, heads * M, C), bias included."""
+    heads = value.shape[1]
+    weight = projection.weight.unflatten(1, (heads, -1)).permute(1, 2, 0)
+    # The weights of each head sum to one, so that its share of the bias comes through whole.
+    return (value @ weight + projection.bias / heads).flatten(1, 2)
