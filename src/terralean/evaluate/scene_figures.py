@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,7 +50,7 @@ class Cell:
     col: int
     images: int
     share: float  # of the row
-    depth: float  # of its colour, 0..1
+    depth: float  # of its colour, 0..1, by the root of the share: small ones count here
 
     @property
     def right(self) -> bool:
@@ -85,7 +86,7 @@ def cells(counts: NDArray[np.int64]) -> list[Cell]:
             col=int(j),
             images=int(counts[i, j]),
             share=float(counts[i, j] / support[i]),
-            depth=round(LEAST + (1 - LEAST) * float(counts[i, j] / support[i]), 3),
+            depth=round(LEAST + (1 - LEAST) * math.sqrt(counts[i, j] / support[i]), 3),
         )
         for i, j in zip(*np.nonzero(counts), strict=True)
     ]
