@@ -120,8 +120,10 @@ def test_many_views_are_averaged(scenes, scene_experiment, tmp_path):
 
 def test_everything_is_written_and_the_card_learns_the_scores(scored, recognised):
     run, result = scored
-    document = json.loads((run / "evaluation.json").read_text())
+    text = (run / "evaluation.json").read_text()
+    document = json.loads(text)
     assert document == result.document
+    assert f"\n  {document['confusion'][2]}\n ]" in text
     assert document["task"] == "classification"
     card = read_card(run)
     assert card.metrics["test"]["OA"] == document["OA"]

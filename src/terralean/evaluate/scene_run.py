@@ -225,12 +225,19 @@ def _keep(found: SceneFound, *, out: Path) -> Evaluation:
         "report.html": render(page).encode(),
         "picture.png": as_sheet(found),
         "answers.csv": as_csv(found).encode(),
-        "evaluation.json": (json.dumps(content, indent=1) + "\n").encode(),
+        "evaluation.json": _as_json(content).encode(),
     }
     write_all(files, out)
     if found.data is None:
         _tell_cards(found, content)
     return Evaluation(document=content, verdict=(*page.verdict, found.leakage or UNCHECKED), report=str(out / "report.html"))
+
+
+def _as_json(content: dict[str, Any]) -> str:
+    """With a line for each row of the confusion matrix, which may have a million numbers."""
+    rows = ",\n".join(f"  {json.dumps(row)}" for row in content["confusion"])
+    text = json.dumps({**content, "confusion": None}, indent=1)
+    return text.replace('"confusion": null', f'"confusion": [\n{rows}\n ]', 1) + "\n"
 
 
 def _tell_cards(found: SceneFound, content: dict[str, Any]) -> None:
