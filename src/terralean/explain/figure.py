@@ -30,7 +30,8 @@ STOPS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 COLOURS = ((8, 29, 88), (34, 94, 168), (150, 150, 150), (236, 112, 20), (255, 237, 120))
 COVER = (0.88, 0.66, 0.0, 0.72, 0.94)
 GREYS = (92, 212)  # of the darkest and the lightest place under the colours: neither black nor white hides them
-ONE_ROW = 3  # pictures up to which all are as large as the scene
+AS_LARGE = 3  # pictures up to which all are as large as the scene
+TALLEST_PX = 800  # of the scene's picture
 PAPER_INDEX = 255  # the place of white in the palette
 MANY = 16.0  # times the average: a longer scale has marks at powers of four
 SCALE_PX = (420, 14)  # width and height of the colour scale
@@ -62,19 +63,22 @@ class Layout:
     columns: int
     rows: int
     image: int
+    column: int  # width of a cell, px
     width: int  # of a small picture, px
     height: int
 
     def scene(self) -> tuple[int, int]:
-        """Width and height of the scene's picture in px."""
-        across, down = (self.image - 1) * GAP_PX, (self.image - 1) * (CAPTION_PX + GAP_PX)
-        return self.image * self.width + across, self.image * self.height + down
+        """Width and height of the scene's picture in px: as large as its cells allow."""
+        across = self.image * self.column + (self.image - 1) * GAP_PX
+        down = self.image * self.height + (self.image - 1) * (CAPTION_PX + GAP_PX)
+        scale = min(across / self.width, down / self.height)
+        return round(scale * self.width), round(scale * self.height)
 
     def corners(self) -> Iterator[tuple[int, int]]:
         """Left and top of the small pictures by rows, without those that the scene covers."""
         for row, column in product(range(self.rows), range(self.columns)):
             if row >= self.image or column >= self.image:
-                yield MARGIN_PX + column * (self.width + GAP_PX), row * (self.height + CAPTION_PX + GAP_PX)
+                yield MARGIN_PX + column * (self.column + GAP_PX), row * (self.height + CAPTION_PX + GAP_PX)
 
     @property
     def depth(self) -> int:
@@ -94,22 +98,21 @@ def draw(shown: Shown, *, numbers: BlockNumbers, words: Words, share: bool) -> b
         _write(pen, (MARGIN_PX, MARGIN_PX + 40 + 22 * index), line, size=PLAIN_PX, fill=FAINT)
     scene = Image.fromarray(shown.scene).resize(layout.scene(), Image.Resampling.LANCZOS)
     page.paste(scene, (MARGIN_PX, top))
-    _write(pen, (MARGIN_PX, top + scene.height + 6), words.scene, size=PLAIN_PX)
+    _write(pen, (MARGIN_PX, top + scene.height + 6), words.scene, size=PLAIN_PX, width=layout.image * layout.column)
     grey = scene.convert("L").resize((layout.width, layout.height), Image.Resampling.LANCZOS)
     for group, (left, down) in zip(groups, layout.corners(), strict=False):
         page.paste(tint(grey, shown.maps[group].mean(axis=0), box=shown.box, ends=ends), (left, top + down))
         name, said = _captions(group, numbers)
-        _write(pen, (left, top + down + layout.height + 5), name, size=PLAIN_PX, width=layout.width)
-        _write(pen, (left, top + down + layout.height + 25), said, size=SMALL_PX, fill=FAINT, width=layout.width)
+        _write(pen, (left, top + down + layout.height + 5), name, size=PLAIN_PX, width=layout.column)
+        _write(pen, (left, top + down + layout.height + 25), said, size=SMALL_PX, fill=FAINT, width=layout.column)
     _draw_scale(page, pen, ends=ends, top=top + layout.depth + 14, text=words.scale)
     return _png(page)
 
 
 def arrange(pictures: int, *, shape: float) -> Layout:
-    """A layout for so many pictures of this ratio of width to height: one row, or few empty cells, neither flat nor tall."""
-    if pictures <= ONE_ROW:
-        return _layout(pictures + 1, pictures, image=1, shape=shape)
-    able = [_layout(columns, pictures, image=2, shape=shape) for columns in range(3, 13)]
+    """A layout for so many pictures of this ratio of width to height, with few empty cells and neither flat nor tall."""
+    image = 1 if pictures <= AS_LARGE else 2
+    able = [_layout(columns, pictures, image=image, shape=shape) for columns in range(image, 13)]
     return min(able, key=lambda one: _waste(one, pictures))
 
 
@@ -155,17 +158,18 @@ def named(tokens: Sequence[int]) -> str:
 
 
 def _layout(columns: int, pictures: int, *, image: int, shape: float) -> Layout:
-    cells = pictures + image**2
-    rows = max(image, -(-cells // columns))
-    width = (WIDTH_PX - 2 * MARGIN_PX - (columns - 1) * GAP_PX) // columns
-    return Layout(columns=columns, rows=rows, image=image, width=width, height=max(1, round(width / shape)))
+    rows = max(image, -(-(pictures + image**2) // columns))
+    column = (WIDTH_PX - 2 * MARGIN_PX - (columns - 1) * GAP_PX) // columns
+    height = max(1, min(TALLEST_PX // image, round(column / shape)))
+    width = max(1, min(column, round(height * shape)))
+    return Layout(columns=columns, rows=rows, image=image, column=column, width=width, height=height)
 
 
 def _waste(layout: Layout, pictures: int) -> float:
-    """Share of empty cells, and how far the pictures are from seven tenths as high as wide."""
+    """How much of the page is empty, and how far its pictures are from seven tenths as high as wide."""
     cells = layout.columns * layout.rows
-    empty = (cells - pictures - layout.image**2) / cells
-    return 2 * empty + abs(math.log(layout.depth / (0.7 * WIDTH_PX)))
+    empty = 1 - (pictures + layout.image**2) * layout.width / (cells * layout.column)
+    return 4 * empty + abs(math.log(layout.depth / (0.7 * WIDTH_PX)))
 
 
 def _captions(group: Sequence[int], numbers: BlockNumbers) -> tuple[str, str]:

@@ -36,10 +36,12 @@ def words(watcher: Watcher, scene: Scene, lattice: Lattice, *, part: Window, sho
     look = watcher.look
     what = "Where meta tokens look" if look.direction == "meta" else "Which meta tokens the image reads"
     size = f"{Path(scene.path).name}, {part.width} x {part.height} px"
+    everything = part == scene.grid.window
+    numbers = f"{differences(shown)}; {CAPTIONS[look.direction]}{'' if everything else ', of the whole scene'}"
     return Words(
         heading=f"{what}: stage S{look.shown.stage}, block {look.shown.block}",
-        lines=(_model(watcher, scene, lattice, heads=shown.heads), f"{differences(shown)}; {CAPTIONS[look.direction]}"),
-        scene=size if part == scene.grid.window else f"{size} from row {part.row}, column {part.col}",
+        lines=(_model(watcher, scene, lattice, heads=shown.heads), numbers),
+        scene=size if everything else f"{size} from row {part.row}, column {part.col}",
         scale=SCALE[look.direction],
     )
 
