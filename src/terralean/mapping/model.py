@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from terralean.errors import BandMismatch, ConfigError
-from terralean.mapping.run import MapConfig, MapResult, make_plan, map_scene
+from terralean.mapping.run import WINDOWS_AT_ONCE, MapConfig, MapResult, make_plan, map_scene
 from terralean.mapping.strips import strips
 from terralean.predict import Predictor
 from terralean.raster.grid import Grid, Window
@@ -78,7 +78,7 @@ class Model:
 
     def _predict(self, scene: _Array, config: MapConfig) -> Prediction:
         plan = make_plan(self.card, scene.grid, config=config)
-        found = list(strips(self._predictor, scene, plan, batch=config.batch))
+        found = list(strips(self._predictor, scene, plan, batch=config.batch or WINDOWS_AT_ONCE))
         probabilities = np.concatenate([strip.probabilities for strip in found], axis=1)
         return Prediction(classes=segmentation.answer(probabilities, scene.valid), probabilities=probabilities * scene.valid)
 

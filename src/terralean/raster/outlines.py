@@ -30,8 +30,8 @@ from terralean.spec import IGNORE, Classes
 
 DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf"}
 LAYER = "classes"
-BLOCK_PX = 2**19  # of the map that are outlined at once
-BLOCK_BYTES = 64 * BLOCK_PX  # classes, confidence, numbers of regions and what is summed over them
+BLOCK_PX = 2**17  # of the map that are outlined at once
+PX_BYTES = 1000  # measured of noise, where nearly each pixel is a region; other maps take a tenth
 VECTOR_ERRORS = (DataSourceError, DataLayerError)
 
 
@@ -87,9 +87,11 @@ class PolygonWriter:
 
     def write(self, labels: NDArray[np.uint8], confidence: NDArray[np.float32]) -> None:
         """Class values (h, w) of the next rows, 255 where there is none, and confidence (h, w), which counts where there is."""
-        self._waiting.append((labels, confidence))
-        if sum(rows.size for rows, _ in self._waiting) >= BLOCK_PX:
-            self._outline()
+        some = max(1, BLOCK_PX // self._grid.width)
+        for row in range(0, len(labels), some):
+            self._waiting.append((labels[row : row + some], confidence[row : row + some]))
+            if sum(rows.size for rows, _ in self._waiting) >= BLOCK_PX:
+                self._outline()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
@@ -210,6 +212,11 @@ class PolygonWriter:
         a, b, c, d, e, f = self._grid.transform
         col, row = corners.T
         return np.stack([a * col + b * row + c, d * col + e * row + f], axis=1)
+
+
+def bytes_needed(grid: Grid) -> int:
+    """Peak bytes of outlining a map of noise, beside the regions that go on below."""
+    return PX_BYTES * min(BLOCK_PX, grid.window.pixels)
 
 
 def components(labels: NDArray[np.uint8]) -> tuple[NDArray[np.int32], list[int]]:
