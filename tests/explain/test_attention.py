@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,8 @@ import torch
 from terralean.errors import ConfigError
 from terralean.explain.attention import LookConfig, Place, Watcher, find_backbone
 from terralean.models import create
-from terralean.predict import load
+from terralean.models.lemevit import LeMeViT
+from terralean.predict import Predictor, load
 
 WHOLE = torch.ones(64, 64, dtype=torch.bool)
 
@@ -104,11 +107,14 @@ def test_a_classifier_sees_what_it_was_trained_to_see(classifier):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"stage": 3}, r"in S3 image tokens read image tokens only; .* use --stage 0, 1 or 2"),
+        ({"stage": 3}, r"in S3 image tokens read image tokens only; .* use --stage 0 or 1 or 2, where"),
         ({"stage": 4, "direction": "image"}, "in S4 image tokens read image tokens only"),
-        ({"stage": 5}, "stage must be 0 to 2, got 5"),
-        ({"stage": -1}, "stage must be 0 to 2, got -1"),
-        ({"stage": 0, "direction": "image"}, "in S0 meta tokens read the image, and the image reads nothing"),
+        ({"stage": 5}, "stage must be one of 0, 1, 2, got 5"),
+        ({"stage": -1, "direction": "image"}, "stage must be one of 1, 2, got -1"),
+        (
+            {"stage": 0, "direction": "image"},
+            "in S0 meta tokens read the image, and the image reads nothing; use --stage 1 or 2, or --direction meta",
+        ),
         ({"stage": 1, "block": 2}, "S1 has 2 blocks, 0 to 1; got 2"),
         ({"stage": 1, "block": -1}, "S1 has 2 blocks, 0 to 1; got -1"),
         ({"stage": 2, "block": 1}, r"in S2 block 1 no meta token reads the image.*use --block 0, or --direction image"),
@@ -126,6 +132,25 @@ def test_a_classifier_sees_what_it_was_trained_to_see(classifier):
 def test_what_a_model_does_not_have_is_refused(predictor, config, message):
     with pytest.raises(ConfigError, match=message):
         Watcher(predictor, LookConfig(**config))
+
+
+@pytest.mark.parametrize(
+    ("stages", "direction", "places", "refused", "message"),
+    [
+        ("-DDSS", "meta", [(1, 0), (1, 1), (2, 0), (2, 1)], 0, r"this model has no S0 \(stages -DDSS\); use --stage 1 or 2"),
+        ("-DDSS", "image", [(1, 0), (1, 1), (2, 0), (2, 1)], 0, r"this model has no S0 \(stages -DDSS\); use --stage 1 or 2"),
+        ("CSSSS", "meta", [(0, 0)], 1, "in S1 image tokens read image tokens only; .* use --stage 0, where"),
+        ("CSSSS", "image", None, None, r"in this model \(stages CSSSS\) the image reads no meta tokens; use --direction meta"),
+    ],
+)
+def test_models_without_some_of_these_stages(classifier, stages, direction, places, refused, message):
+    model = LeMeViT(replace(classifier.model.config, stages=stages))
+    predictor = Predictor(model, classifier.card, device=torch.device("cpu"), precision="fp32")
+    with pytest.raises(ConfigError, match=message):
+        Watcher(predictor, LookConfig(direction=direction, stage=refused))
+    if places:
+        found = Watcher(predictor, LookConfig(direction=direction))(picture(40), torch.ones(40, 40, dtype=torch.bool))
+        assert list(found) == places
 
 
 def test_models_without_meta_tokens_are_refused_with_what_works():

@@ -16,7 +16,7 @@ from terralean.predict.normalise import resized
 
 Direction = Literal["meta", "image"]
 DIRECTIONS = {"meta": "meta tokens reading the image", "image": "the image reading meta tokens"}
-STAGES = 3  # S0, S1, S2: those where meta tokens and image meet
+Meeting = MetaReadsImage | DualAttention  # of image and meta tokens
 
 
 class Place(NamedTuple):
@@ -79,7 +79,8 @@ class Watcher:
         seen = self._seen(image, valid)
         meta = self.look.direction == "meta"
         found = self._backbone.meta_attention(seen) if meta else self._backbone.image_attention(seen)
-        everywhere = [place for place in attentions(self._backbone) if meta or place.stage > 0]
+        there = attentions(self._backbone)
+        everywhere = [place for place, attention in there.items() if meta or isinstance(attention, DualAttention)]
         read = dict(zip(everywhere, found, strict=True))
         return {place: self._chosen(read[place]) for place in self.look.places}
 
@@ -115,7 +116,7 @@ def find_backbone(model: nn.Module, *, name: str) -> LeMeViT | LeMeViTPyramid:
 def choose(backbone: LeMeViT | LeMeViTPyramid, config: LookConfig) -> Look:
     """What was asked for, checked against the model. Raises ConfigError where it does not have that."""
     there = attentions(backbone)
-    shown = _shown(there, config)
+    shown = _shown(there, config, stages=backbone.config.stages)
     count, heads = backbone.config.meta_tokens, there[shown].heads
     wrong = [token for token in config.tokens or () if not 0 <= token < count]
     if wrong:
@@ -133,32 +134,29 @@ def choose(backbone: LeMeViT | LeMeViTPyramid, config: LookConfig) -> Look:
     )
 
 
-def attentions(backbone: LeMeViT | LeMeViTPyramid) -> dict[Place, MetaReadsImage | DualAttention]:
-    """The attention of every block of S0..S2, in order."""
-    blocks = cast("list[list[Block]]", list(backbone.stages)[:STAGES])
-    return {
-        Place(stage, index): cast("MetaReadsImage | DualAttention", block.attn)
-        for stage, stage_blocks in enumerate(blocks)
-        for index, block in enumerate(stage_blocks)
-    }
+def attentions(backbone: LeMeViT | LeMeViTPyramid) -> dict[Place, Meeting]:
+    """The attention of every block in which image and meta tokens meet, in order."""
+    stages = cast("list[list[Block]]", list(backbone.stages))
+    found = {Place(stage, index): block.attn for stage, blocks in enumerate(stages) for index, block in enumerate(blocks)}
+    return {place: attention for place, attention in found.items() if isinstance(attention, Meeting)}
 
 
-def _answers(attention: MetaReadsImage | DualAttention, config: LookConfig) -> bool:
+def _answers(attention: Meeting, config: LookConfig) -> bool:
     if isinstance(attention, MetaReadsImage):
         return config.direction == "meta"
     return config.direction == "image" or attention.proj_c is not None
 
 
-def _shown(there: Mapping[Place, MetaReadsImage | DualAttention], config: LookConfig) -> Place:
+def _shown(there: Mapping[Place, Meeting], config: LookConfig, *, stages: str) -> Place:
     """The place that was asked for, or the last one that answers."""
-    if config.stage is not None:
-        _check_stage(config.stage, direction=config.direction)
     blocks = [place for place in there if config.stage in (None, place.stage)]
-    if config.block is not None and not 0 <= config.block < len(blocks):
-        raise ConfigError(f"S{config.stage} has {len(blocks)} blocks, 0 to {len(blocks) - 1}; got {config.block}")
     able = [place for place in blocks if _answers(there[place], config)]
+    if not able:
+        _refuse_stage(there, config, stages=stages)
     if config.block is None and able:
         return able[-1]
+    if config.block is not None and not 0 <= config.block < len(blocks):
+        raise ConfigError(f"S{config.stage} has {len(blocks)} blocks, 0 to {len(blocks) - 1}; got {config.block}")
     wanted = blocks[config.block or 0]
     if wanted not in able:
         other = f"--block {able[-1].block}, or " if able else ""
@@ -169,15 +167,22 @@ def _shown(there: Mapping[Place, MetaReadsImage | DualAttention], config: LookCo
     return wanted
 
 
-def _check_stage(stage: int, *, direction: Direction) -> None:
-    if stage in (3, 4):
+def _refuse_stage(there: Mapping[Place, Meeting], config: LookConfig, *, stages: str) -> None:
+    """Raise ConfigError for a stage without such an attention; the last block of S2 alone may be one that does not answer."""
+    elsewhere = sorted({place.stage for place in there if _answers(there[place], config)})
+    use = f"use --stage {' or '.join(map(str, elsewhere))}" if elsewhere else "use --direction meta"
+    if config.stage is None:
+        raise ConfigError(f"in this model (stages {stages}) the image reads no meta tokens; {use}")
+    if not 0 <= config.stage < len(stages):
+        raise ConfigError(f"stage must be one of {', '.join(map(str, elsewhere))}, got {config.stage}")
+    if stages[config.stage] == "S":
         raise ConfigError(
-            f"in S{stage} image tokens read image tokens only; meta tokens, where the model still has them, read one another; "
-            "use --stage 0, 1 or 2, where image and meta tokens meet"
+            f"in S{config.stage} image tokens read image tokens only; meta tokens, where the model still has them, read one "
+            f"another; {use}, where image and meta tokens meet"
         )
-    if not 0 <= stage < STAGES:
-        raise ConfigError(f"stage must be 0 to {STAGES - 1}, got {stage}")
-    if stage == 0 and direction == "image":
+    if stages[config.stage] == "-":
+        raise ConfigError(f"this model has no S{config.stage} (stages {stages}); {use}")
+    if config.direction == "image" and stages[config.stage] == "C":
         raise ConfigError(
-            "in S0 meta tokens read the image, and the image reads nothing; use --direction meta, or --stage 1 or 2"
+            f"in S{config.stage} meta tokens read the image, and the image reads nothing; {use}, or --direction meta"
         )
