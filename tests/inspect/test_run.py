@@ -5,8 +5,11 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from terralean.data.scene_index import SceneImage
+from terralean.data.scene_split import SceneSplit, save_scene_split
 from terralean.data.split import Region, Split, save_split
 from terralean.inspect.run import describe_run, is_run
+from terralean.inspect.words import tell
 from terralean.raster.grid import Window
 from terralean.spec import Bands, Classes, Normalisation
 from terralean.weights.card import Card, Training, write_card
@@ -98,3 +101,26 @@ def test_data_that_have_moved(run, tmp_path):
     content = json.loads((run / "split.json").read_text())
     (run / "split.json").write_text(json.dumps(content | {"root": str(tmp_path / "gone")}))
     assert said(describe_run(run)) == [("note", f"its data are no longer at {tmp_path / 'gone'}")]
+
+
+def test_a_run_of_scene_recognition(run, tmp_path):
+    """Its split is of images, and the report says which cells it maps."""
+    names = ("train", "train", "train", "validation", "test", "test")
+    images = tuple(SceneImage(path=str(tmp_path / f"{i}.png"), label=i % 2, split=name) for i, name in enumerate(names))
+    split = SceneSplit(root=str(tmp_path), images=images, classes=("a", "b"), rule="r", method="random", seed=0)
+    save_scene_split(split, run / "split.json")
+    training = replace(CARD.training, leakage="LEAKS: 1 of 2 test images hold the same pixels as a training image")
+    write_card(
+        replace(CARD, task="classification", model="small_cnn", tile_px=64, overlap_px=16, seen_px=224, training=training), run
+    )
+    report = describe_run(run)
+    assert report.splits == {"train": 3, "validation": 1, "test": 2}
+    assert report.data == str(tmp_path)
+    assert said(report) == [("warning", training.leakage)]
+    assert report.findings[0].fix == "split by groups and train again; until then its scores are too good"
+    text = tell(report).splitlines()
+    assert "  model       small_cnn for classification, 1.5 MB, terralean 0" in text
+    assert "  cells       48 px, in the middle of views of 64 px, seen at 224 px" in text
+    many = replace(CARD, classes=Classes.named([f"c{i}" for i in range(1000)]))
+    write_card(many, run)
+    assert "  classes     1000: c0, c1, c2, c3, c4 and 995 more" in tell(describe_run(run)).splitlines()

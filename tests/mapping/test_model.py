@@ -58,7 +58,7 @@ def test_one_window_equals_the_network_itself(model):
     with torch.inference_mode():
         scores = network(((torch.from_numpy(array).float() - mean) / std)[None])
     found = model.predict(array)
-    np.testing.assert_allclose(found.probabilities, scores[0].softmax(dim=0).numpy(), atol=1e-6)
+    np.testing.assert_allclose(found.probabilities, scores[0].softmax(dim=0).numpy(), atol=1e-5)  # norms are folded there
 
 
 def test_tile_and_overlap_are_obeyed(model):
