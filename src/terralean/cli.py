@@ -341,6 +341,10 @@ def explain(
     block: Annotated[int | None, typer.Option(help="Of the stage, from 0. Default: the last one.")] = None,
     tokens: Annotated[str | None, typer.Option(help="Meta tokens from 0, e.g. 0,3,7. Default: all.")] = None,
     head: Annotated[int | None, typer.Option(help="Of the attention, from 0. Default: the mean of all.")] = None,
+    by: Annotated[
+        Literal["token", "head"] | None,
+        typer.Option(help="A map of each token, the mean of the heads, or of each head, of the tokens.", show_default="token"),
+    ] = None,
     part: Annotated[
         str | None, typer.Option(metavar="ROW,COL,HEIGHT,WIDTH", help="What the figure shows, px. Default: the whole scene.")
     ] = None,
@@ -357,7 +361,8 @@ def explain(
     from terralean.explain.run import ExplainConfig, explain_scene
     from terralean.predict import load
 
-    given: dict[str, Any] = {"direction": direction, "stage": stage, "block": block, "head": head, "tile_px": tile}
+    given: dict[str, Any] = {"direction": direction, "stage": stage, "block": block, "head": head, "by": by}
+    given["tile_px"] = tile
     given["bands"] = _positions(bands)
     given["tokens"] = _numbers(tokens, flag="--tokens", example="0,3,7")
     given["part"] = _numbers(part, flag="--part", example="0,0,512,512")
@@ -640,17 +645,17 @@ def _value(entry: dict[str, Any]) -> str:
 
 
 def _attention_table(block: BlockNumbers) -> Table:
-    """How even each meta token's attention is and how much of the image it covers, or how much of what is read is from it."""
+    """How even each map is and how much of the image it covers, or how much of what is read is from its token."""
     read = block.without_data is None
-    names = ("token", *(["read"] if read else []), "entropy", "of even", "half in", "90 % in", "most like", "cosine")
+    names = (block.by, *(["read"] if read else []), "entropy", "of even", "half in", "90 % in", "most like", "cosine")
     table = Table(*names, box=None, pad_edge=False)
-    for one in block.tokens:
+    for one in block.maps:
         table.add_row(
-            str(one.token),
+            str(one.number),
             *([f"{one.read:.1%}"] if one.read is not None else []),
             f"{one.entropy_bits:.2f} bits",
             *(f"{share:.1%}" for share in (one.entropy_share, one.half, one.ninety)),
-            *(("-", "-") if one.cosine is None else (f"token {one.closest}", f"{one.cosine:.3f}")),
+            *(("-", "-") if one.cosine is None else (f"{block.by} {one.closest}", f"{one.cosine:.3f}")),
         )
     return table
 

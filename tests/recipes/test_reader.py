@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from terralean import recipes
+from terralean.data.scene_config import SceneDataConfig, SceneSplitConfig
 from terralean.errors import ConfigError, RunError, UnknownName
 from terralean.train.config import to_yaml
 
@@ -129,3 +130,24 @@ def test_a_recipe_names_its_task(tmp_path):
     (tmp_path / "mine.yaml").write_text("model: {name: lemevit_tiny}\n")
     with pytest.raises(ConfigError, match=r"mine\.yaml: no task; write task: and one of segmentation, classification"):
         recipes.read(str(tmp_path / "mine.yaml"))
+
+
+def test_how_a_run_of_scene_recognition_reads_its_images(tmp_path):
+    assert recipes.read_scene_data(tmp_path) is None  # a checkpoint alone
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(to_yaml(recipes.read("lemevit_tiny_light")))
+    assert recipes.read_scene_data(tmp_path) is None  # of pixels
+    experiment = recipes.read("ucm82_lemevit_tiny", changes=["data.views=many"])
+    recipe.write_text(to_yaml(experiment))
+    data = recipes.read_scene_data(tmp_path)
+    assert data == experiment.data
+    assert (data.views, data.resize_px, data.colour) == ("many", 256, "rgb")
+
+
+def test_data_settings_without_a_recipe():
+    found = recipes.data_settings(SceneDataConfig, ["data.views=many", "data.split.test=0.5"])
+    assert found == SceneDataConfig(views="many", split=SceneSplitConfig(test=0.5))
+    with pytest.raises(ConfigError, match=r"no setting data\.view; nearest: data\.views"):
+        recipes.data_settings(SceneDataConfig, ["data.view=many"])
+    with pytest.raises(ConfigError, match=r"--set train: only data\.key=value has a meaning here"):
+        recipes.data_settings(SceneDataConfig, ["train.lr=1"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,13 @@ from terralean.predict import Predictor
 from terralean.predict.normalise import resized
 
 Direction = Literal["meta", "image"]
+By = Literal["token", "head"]
 DIRECTIONS = {"meta": "meta tokens reading the image", "image": "the image reading meta tokens"}
 Meeting = MetaReadsImage | DualAttention  # of image and meta tokens
 
 
-class Place(NamedTuple):
-    """A block of a model, both numbers from 0."""
+class BlockId(NamedTuple):
+    """Which block of a model, both numbers from 0."""
 
     stage: int
     block: int
@@ -31,9 +32,10 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LookConfig:
-    """Which attention is shown; None: all tokens, all heads averaged, the last stage and block that have it."""
+    """Which attention is shown; None: all tokens, all heads, the last stage and block that have it."""
 
     direction: Direction = "meta"
+    by: By = "token"  # a map of each token, the mean of the heads; or of each head, the mean of the tokens
     stage: int | None = None
     block: int | None = None
     tokens: tuple[int, ...] | None = None  # from 0
@@ -43,6 +45,10 @@ class LookConfig:
         if self.direction not in DIRECTIONS:
             named = ", ".join(f"{name} ({words})" for name, words in DIRECTIONS.items())
             raise ConfigError(f"direction must be one of {named}, got {self.direction!r}")
+        if self.by not in get_args(By):
+            raise ConfigError(f"by must be one of {', '.join(get_args(By))}, got {self.by!r}")
+        if self.by == "head" and self.head is not None:
+            raise ConfigError(f"by head there is a map of each head, not of head {self.head} alone; leave out --by or --head")
         if self.block is not None and self.stage is None:
             raise ConfigError(f"block {self.block} of which stage? give the stage too, e.g. --stage 1 --block {self.block}")
         if self.tokens is not None and (not self.tokens or len(set(self.tokens)) < len(self.tokens)):
@@ -54,11 +60,13 @@ class Look:
     """A LookConfig that a model can answer."""
 
     direction: Direction
-    shown: Place
-    places: tuple[Place, ...]  # all that have this direction, for the numbers
+    by: By
+    shown: BlockId
+    blocks: tuple[BlockId, ...]  # all that have this direction, for the numbers
     tokens: tuple[int, ...]
     count: int  # of meta tokens, chosen or not
     head: int | None
+    maps: tuple[int, ...]  # numbers of the tokens, or of the heads, that have a map in the shown block
 
 
 class Watcher:
@@ -70,19 +78,23 @@ class Watcher:
         self.look = choose(self._backbone, config)
 
     @torch.inference_mode()
-    def __call__(self, image: Tensor, valid: Tensor) -> dict[Place, Tensor]:
-        """image (C, H, W) as the scene stores it, valid (H, W) -> per block weights (heads, tokens, h, w), float32 on the CPU.
+    def __call__(self, image: Tensor, valid: Tensor) -> dict[BlockId, Tensor]:
+        """image (C, H, W) as the scene stores it, valid (H, W) -> weights of each block, float32 on the CPU.
 
-        Only the chosen tokens and heads. With direction "meta" a token's weights sum to one over h and w, with "image" those
-        of a place to one over all tokens.
+        They are (heads, tokens, h, w), of the chosen ones, and by head (tokens, heads, h, w): a map is a mean over the first
+        axis. With direction "meta" they sum to one over h and w, with "image" over all tokens.
         """
         seen = self._seen(image, valid)
         meta = self.look.direction == "meta"
         found = self._backbone.meta_attention(seen) if meta else self._backbone.image_attention(seen)
         there = attentions(self._backbone)
-        everywhere = [place for place, attention in there.items() if meta or isinstance(attention, DualAttention)]
+        everywhere = [block for block, attention in there.items() if meta or isinstance(attention, DualAttention)]
         read = dict(zip(everywhere, found, strict=True))
-        return {place: self._chosen(read[place]) for place in self.look.places}
+        return {block: self._chosen(read[block]) for block in self.look.blocks}
+
+    def maps(self, block: BlockId) -> tuple[int, ...]:
+        """Numbers of the tokens, or of the heads, that have a map in a block."""
+        return self.look.tokens if self.look.by == "token" else tuple(range(attentions(self._backbone)[block].heads))
 
     def side_seen(self, tile_px: int) -> int:
         """Side of what the model sees of a square window of the scene, in px."""
@@ -95,11 +107,12 @@ class Watcher:
         return resized(seen, side_px=self.side_seen(image.shape[-1])).to(next(self._backbone.parameters()).dtype)
 
     def _chosen(self, weights: Tensor) -> Tensor:
-        """(1, heads, M, h, w) -> (heads, tokens, h, w); what bfloat16 rounded sums to one again."""
+        """(1, heads, M, h, w) -> (heads, tokens, h, w) or (tokens, heads, h, w); rounded by bfloat16, sums become one again."""
         weights = weights[0].float()
         weights = weights / weights.sum(dim=(-2, -1) if self.look.direction == "meta" else 1, keepdim=True)
         heads = slice(None) if self.look.head is None else slice(self.look.head, self.look.head + 1)
-        return weights[heads, list(self.look.tokens)].cpu()
+        chosen = weights[heads, list(self.look.tokens)].cpu()
+        return chosen.transpose(0, 1) if self.look.by == "head" else chosen
 
 
 def find_backbone(model: nn.Module, *, name: str) -> LeMeViT | LeMeViTPyramid:
@@ -116,29 +129,34 @@ def find_backbone(model: nn.Module, *, name: str) -> LeMeViT | LeMeViTPyramid:
 def choose(backbone: LeMeViT | LeMeViTPyramid, config: LookConfig) -> Look:
     """What was asked for, checked against the model. Raises ConfigError where it does not have that."""
     there = attentions(backbone)
-    shown = _shown(there, config, stages=backbone.config.stages)
+    shown = _shown(there, config, stages=backbone.config.stages[: len(backbone.stages)])
     count, heads = backbone.config.meta_tokens, there[shown].heads
     wrong = [token for token in config.tokens or () if not 0 <= token < count]
     if wrong:
         raise ConfigError(f"the model has {count} meta tokens, 0 to {count - 1}; got {', '.join(map(str, wrong))}")
     if config.head is not None and not 0 <= config.head < heads:
         raise ConfigError(f"{shown} has {heads} heads, 0 to {heads - 1}; got {config.head}")
-    able = [place for place, attention in there.items() if _answers(attention, config)]
+    tokens = tuple(range(count)) if config.tokens is None else config.tokens
+    if config.by == "head" and config.direction == "image" and len(tokens) == count:
+        raise ConfigError("of all tokens together a head reads the same everywhere; choose some, e.g. --tokens 0 --by head")
+    able = [block for block, attention in there.items() if _answers(attention, config)]
     return Look(
         direction=config.direction,
+        by=config.by,
         shown=shown,
-        places=tuple(place for place in able if (config.head or 0) < there[place].heads),
-        tokens=tuple(range(count)) if config.tokens is None else config.tokens,
+        blocks=tuple(block for block in able if (config.head or 0) < there[block].heads),
+        tokens=tokens,
         count=count,
         head=config.head,
+        maps=tokens if config.by == "token" else tuple(range(heads)),
     )
 
 
-def attentions(backbone: LeMeViT | LeMeViTPyramid) -> dict[Place, Meeting]:
+def attentions(backbone: LeMeViT | LeMeViTPyramid) -> dict[BlockId, Meeting]:
     """The attention of every block in which image and meta tokens meet, in order."""
     stages = cast("list[list[Block]]", list(backbone.stages))
-    found = {Place(stage, index): block.attn for stage, blocks in enumerate(stages) for index, block in enumerate(blocks)}
-    return {place: attention for place, attention in found.items() if isinstance(attention, Meeting)}
+    found = {BlockId(stage, index): block.attn for stage, blocks in enumerate(stages) for index, block in enumerate(blocks)}
+    return {block: attention for block, attention in found.items() if isinstance(attention, Meeting)}
 
 
 def _answers(attention: Meeting, config: LookConfig) -> bool:
@@ -147,10 +165,10 @@ def _answers(attention: Meeting, config: LookConfig) -> bool:
     return config.direction == "image" or attention.proj_c is not None
 
 
-def _shown(there: Mapping[Place, Meeting], config: LookConfig, *, stages: str) -> Place:
-    """The place that was asked for, or the last one that answers."""
-    blocks = [place for place in there if config.stage in (None, place.stage)]
-    able = [place for place in blocks if _answers(there[place], config)]
+def _shown(there: Mapping[BlockId, Meeting], config: LookConfig, *, stages: str) -> BlockId:
+    """The block that was asked for, or the last one that answers."""
+    blocks = [block for block in there if config.stage in (None, block.stage)]
+    able = [block for block in blocks if _answers(there[block], config)]
     if not able:
         _refuse_stage(there, config, stages=stages)
     if config.block is None and able:
@@ -167,9 +185,9 @@ def _shown(there: Mapping[Place, Meeting], config: LookConfig, *, stages: str) -
     return wanted
 
 
-def _refuse_stage(there: Mapping[Place, Meeting], config: LookConfig, *, stages: str) -> None:
+def _refuse_stage(there: Mapping[BlockId, Meeting], config: LookConfig, *, stages: str) -> None:
     """Raise ConfigError for a stage without such an attention; the last block of S2 alone may be one that does not answer."""
-    elsewhere = sorted({place.stage for place in there if _answers(there[place], config)})
+    elsewhere = sorted({block.stage for block in there if _answers(there[block], config)})
     use = f"use --stage {' or '.join(map(str, elsewhere))}" if elsewhere else "use --direction meta"
     if config.stage is None:
         raise ConfigError(f"in this model (stages {stages}) the image reads no meta tokens; {use}")

@@ -1,6 +1,6 @@
 """One picture: the scene, and beside it where each meta token looks.
 
-Tokens that look at the same places share a picture; in a model that has learned little, most do. Colours tell how many times
+Tokens (or heads) that look at the same places share a picture; in a model that has learned little, most tokens do. Colours tell how many times
 the average attention a place has: grey as the scene where it is the average, orange to yellow above, blue below, on a scale
 of ratios that all pictures share.
 """
@@ -87,7 +87,7 @@ class Layout:
 
 
 def draw(shown: Shown, *, numbers: BlockNumbers, words: Words, share: bool) -> bytes:
-    """A PNG of the scene and the maps; with `share`, tokens whose maps are alike share a picture, their mean."""
+    """A PNG of the scene and the maps; with `share`, maps that are alike share a picture, their mean."""
     groups = alike(np.array(numbers.cosine), least=ALIKE) if share else [[place] for place in range(len(shown.maps))]
     layout = arrange(len(groups), shape=shown.scene.shape[1] / shown.scene.shape[0])
     ends, top = scale_ends(shown.maps), MARGIN_PX + 40 + 22 * len(words.lines) + 10
@@ -145,14 +145,14 @@ def tint(
     return Image.fromarray(_over(ground, place))
 
 
-def named(tokens: Sequence[int]) -> str:
+def named(numbers: Sequence[int]) -> str:
     """Numbers in words: runs of three and more as a range, "0-4, 7, 8"."""
     runs: list[list[int]] = []
-    for token in sorted(tokens):
-        if runs and token == runs[-1][-1] + 1:
-            runs[-1].append(token)
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
         else:
-            runs.append([token])
+            runs.append([number])
     parts = [f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]  # noqa: PLR2004 - 3, 4 is shorter
     return ", ".join(parts)
 
@@ -174,8 +174,8 @@ def _waste(layout: Layout, pictures: int) -> float:
 
 def _captions(group: Sequence[int], numbers: BlockNumbers) -> tuple[str, str]:
     """Whose picture it is, and how even and how wide their look is (the mean of several), or how much they are read."""
-    found = [numbers.tokens[place] for place in group]
-    name = f"token{'s' if len(found) > 1 else ''} {named([one.token for one in found])}"
+    found = [numbers.maps[place] for place in group]
+    name = f"{numbers.by}{'s' if len(found) > 1 else ''} {named([one.number for one in found])}"
     bits, share, half = (
         sum(getattr(one, key) for one in found) / len(found) for key in ("entropy_bits", "entropy_share", "half")
     )

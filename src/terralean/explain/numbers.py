@@ -6,6 +6,7 @@ each counted by its places with data.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,16 +16,16 @@ ROUNDING = 1e-9  # of a sum of weights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TokenNumbers:
-    """The map of one meta token."""
+class MapNumbers:
+    """One map: that of a meta token, the mean of the heads, or that of a head, the mean of the tokens."""
 
-    token: int
+    number: int  # of the token or head
     entropy_bits: float
     entropy_share: float  # of the highest there can be, log2 n: 1 where the map is the same everywhere
     half: float  # smallest share of the image that holds half of the weight
     ninety: float  # the same for nine tenths
     read: float | None  # mean share of what the image reads that is from this token; None where meta tokens read the image
-    closest: int | None  # the token with the most similar map; None where there is no other
+    closest: int | None  # number of the most similar map; None where there is no other
     cosine: float | None  # of the two maps: 1 where they are alike, 0 where they do not overlap
 
 
@@ -34,13 +35,14 @@ class BlockNumbers:
 
     stage: int
     block: int
-    heads: int
+    by: str  # what has a map: token or head
     grid: int  # places along a side of a window
-    distinct_tokens: float  # 1 where all tokens' maps are alike, their number where none overlap; see `distinct`
-    distinct_heads: float | None  # the same for the heads, over all tokens; None where one head was asked for
+    distinct: float  # 1 where all maps are alike, their number where none overlap; see `distinct`
+    averaged: int  # how many heads, or tokens, each map is the mean of
+    distinct_averaged: float | None  # how many different maps these have, over all tokens or heads; None where it is one
     without_data: float | None  # share of the weight that lies on places without data; None where the image reads
-    tokens: tuple[TokenNumbers, ...]
-    cosine: tuple[tuple[float, ...], ...]  # of every two tokens' maps
+    maps: tuple[MapNumbers, ...]
+    cosine: tuple[tuple[float, ...], ...]  # of every two maps
 
 
 def entropy_bits(maps: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -70,50 +72,48 @@ def distinct(cosine: NDArray[np.float64]) -> float:
 class Tally:
     """Means over windows of the numbers of one block."""
 
-    def __init__(self, tokens: tuple[int, ...]) -> None:
-        self.tokens = tokens
+    def __init__(self) -> None:
         self._places = 0
         self._sums: dict[str, NDArray[np.float64]] = {}
-        self._shape = (0, 0)
+        self._averaged, self._grid = 0, 0
 
     def add(self, weights: NDArray[np.float64], valid: NDArray[np.bool_], *, of_places: bool) -> None:
-        """weights (heads, K, h, w) of one window, valid (h, w) with at least one place.
+        """weights (averaged, maps, h, w) of one window, valid (h, w) with at least one place.
 
-        `of_places`: each token's weights sum to one over all places (it reads the image); otherwise those of a place over
-        all tokens do, chosen or not (it reads them). Places without data are left out of the maps.
+        `of_places`: they sum to one over all places (meta tokens read the image); otherwise those of a place do over all
+        tokens, chosen or not (it reads them). Places without data are left out of the maps.
         """
         known = weights[:, :, valid]
-        heads, count, places = known.shape
+        averaged, count, places = known.shape
         maps = normalised(known.mean(axis=0))
         found = {
             "bits": entropy_bits(maps),
             "share": entropy_bits(maps) / np.log2(places) if places > 1 else np.ones(count),
             "half": coverage(maps, weight=0.5),
             "ninety": coverage(maps, weight=0.9),
-            "tokens": cosines(maps),
-            "heads": cosines(known.reshape(heads, -1)),
+            "cosine": cosines(maps),
+            "averaged": cosines(known.reshape(averaged, -1)),
             "read": np.full(count, np.nan) if of_places else known.mean(axis=(0, 2)),
             "outside": np.array(weights[:, :, ~valid].sum() / weights.sum() if of_places else np.nan),
         }
         self._sums = {name: self._sums.get(name, 0.0) + places * value for name, value in found.items()}
         self._places += places
-        self._shape = (heads, valid.shape[0])
+        self._averaged, self._grid = averaged, valid.shape[0]
 
-    def numbers(self, *, stage: int, block: int) -> BlockNumbers:
-        """The means."""
+    def numbers(self, *, stage: int, block: int, by: str, maps: Sequence[int]) -> BlockNumbers:
+        """The means; `maps` are the numbers of the tokens or heads."""
         mean = {name: total / self._places for name, total in self._sums.items()}
-        cosine = mean["tokens"]
-        heads, grid = self._shape
         return BlockNumbers(
             stage=stage,
             block=block,
-            heads=heads,
-            grid=grid,
-            distinct_tokens=_short(distinct(cosine)),
-            distinct_heads=_short(distinct(mean["heads"])) if heads > 1 else None,
+            by=by,
+            grid=self._grid,
+            distinct=_short(distinct(mean["cosine"])),
+            averaged=self._averaged,
+            distinct_averaged=_short(distinct(mean["averaged"])) if self._averaged > 1 else None,
             without_data=_known(mean["outside"]),
-            tokens=tuple(_token(token, place, mean, self.tokens) for place, token in enumerate(self.tokens)),
-            cosine=tuple(tuple(_short(value) for value in row) for row in cosine),
+            maps=tuple(_map(place, mean, maps) for place in range(len(maps))),
+            cosine=tuple(tuple(_short(value) for value in row) for row in mean["cosine"]),
         )
 
 
@@ -140,18 +140,18 @@ def percent(share: float) -> str:
     return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"  # noqa: PLR2004 - below, a decimal
 
 
-def _token(token: int, place: int, mean: dict[str, NDArray[np.float64]], tokens: tuple[int, ...]) -> TokenNumbers:
-    others = mean["tokens"][place].copy()
+def _map(place: int, mean: dict[str, NDArray[np.float64]], maps: Sequence[int]) -> MapNumbers:
+    others = mean["cosine"][place].copy()
     others[place] = -1
-    nearest = int(others.argmax()) if len(tokens) > 1 else None
-    return TokenNumbers(
-        token=token,
+    nearest = int(others.argmax()) if len(maps) > 1 else None
+    return MapNumbers(
+        number=maps[place],
         entropy_bits=_short(mean["bits"][place]),
         entropy_share=_short(mean["share"][place]),
         half=_short(mean["half"][place]),
         ninety=_short(mean["ninety"][place]),
         read=_known(mean["read"][place]),
-        closest=None if nearest is None else tokens[nearest],
+        closest=None if nearest is None else maps[nearest],
         cosine=None if nearest is None else _short(others[nearest]),
     )
 

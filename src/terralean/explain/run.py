@@ -15,10 +15,10 @@ import numpy as np
 
 import terralean
 from terralean.errors import ConfigError, UnreadableScene
-from terralean.explain.attention import DIRECTIONS, LookConfig, Watcher
-from terralean.explain.figure import Shown, draw
-from terralean.explain.numbers import BlockNumbers, Tally, TokenNumbers
-from terralean.explain.strips import Lattice, Reading, data_of_tokens, make_lattice, strips
+from terralean.explain.attention import DIRECTIONS, Look, LookConfig, Watcher
+from terralean.explain.figure import Shown, draw, named
+from terralean.explain.numbers import BlockNumbers, Tally, MapNumbers
+from terralean.explain.strips import Lattice, Reading, data_of_places, make_lattice, strips
 from terralean.explain.words import suffix, verdict, words
 from terralean.mapping.run import MapConfig, check_contract, make_plan
 from terralean.predict import Predictor
@@ -73,7 +73,7 @@ def explain_scene(
 ) -> ExplainResult:
     """Write where meta tokens look in a scene: `out/<scene>_<direction>_s<stage>b<block>` as .tif, .png, .csv and .json.
 
-    The raster has a band per token on the scene's CRS and origin, at the resolution of the stage's tokens: multiples of the
+    The raster has a band per token, or per head, on the scene's CRS and origin, at the resolution of the stage: multiples of the
     average attention, see `terralean.explain.strips`; NaN where there is no data. All files appear or none. `progress` is
     told finished and all rows. Raises ConfigError for what the model does not have, BandMismatch, UnreadableScene where the
     scene holds no valid pixel, OutputFailed where something cannot be written or is there.
@@ -85,7 +85,7 @@ def explain_scene(
         part = _part(scene, config)
         plan = make_plan(predictor.card, scene.grid, config=MapConfig(tile_px=config.tile_px, bands=config.bands))
         lattice = make_lattice(watcher, scene.grid, tile_px=plan.tile_px, overlap_px=plan.overlap_px)
-        _tell_size(scene, lattice, tokens=len(watcher.look.tokens))
+        _tell_size(scene, lattice, maps=len(watcher.look.maps))
         with whole(out, [f"{name}.{kind}" for kind in KINDS], overwrite=config.overwrite) as folder:
             raster = folder / f"{name}.tif"
             blocks = _write_raster(raster, watcher, scene, lattice, progress=progress)
@@ -109,13 +109,14 @@ def explain_scene(
 
 
 def as_csv(blocks: Sequence[BlockNumbers]) -> str:
-    """A row for each token of each block."""
+    """A row for each map of each block."""
     text = io.StringIO()
-    columns = [field.name for field in fields(TokenNumbers)]
-    writer = csv.DictWriter(text, ["stage", "block", *columns], lineterminator="\n")
+    columns = [field.name for field in fields(MapNumbers)]
+    writer = csv.DictWriter(text, ["stage", "block", "by", *columns], lineterminator="\n")
     writer.writeheader()
     for block in blocks:
-        writer.writerows({"stage": block.stage, "block": block.block, **asdict(token)} for token in block.tokens)
+        of = {"stage": block.stage, "block": block.block, "by": block.by}
+        writer.writerows({**of, **asdict(one)} for one in block.maps)
     return text.getvalue()
 
 
@@ -123,15 +124,17 @@ def _write_raster(
     path: Path, watcher: Watcher, scene: Scene, lattice: Lattice, *, progress: Callable[[int, int], None]
 ) -> list[BlockNumbers]:
     """Write the maps of the shown block strip by strip, and count all blocks."""
-    tallies = {place: Tally(watcher.look.tokens) for place in watcher.look.places}
+    look = watcher.look
+    tallies = {block: Tally() for block in look.blocks}
 
     def count(reading: Reading) -> None:
-        for place, tally in tallies.items():
-            weights = reading.weights[place].double().numpy()
-            valid = data_of_tokens(reading.valid, side=weights.shape[-1])
-            tally.add(weights, valid, of_places=watcher.look.direction == "meta")
+        for block, tally in tallies.items():
+            weights = reading.weights[block].double().numpy()
+            valid = data_of_places(reading.valid, side=weights.shape[-1])
+            tally.add(weights, valid, of_places=look.direction == "meta")
 
-    content = _content(watcher.look.tokens)
+    names = tuple(f"{look.by} {number}" for number in look.maps)
+    content = Content(bands=names, dtype="float32", nodata=float("nan"), overviews="AVERAGE", bits=32)
     seen = False
     with CogWriter(path, grid=lattice.grid, content=content, tags=_tags(watcher, scene, lattice)) as writer:
         for strip in strips(watcher, scene, lattice, tell=count):
@@ -142,12 +145,10 @@ def _write_raster(
             raise UnreadableScene(
                 f"{scene.path} holds no valid pixel in these bands: every one is nodata, masked or NaN; explain another scene"
             )
-    return [tally.numbers(stage=place.stage, block=place.block) for place, tally in tallies.items()]
-
-
-def _content(tokens: Sequence[int]) -> Content:
-    names = tuple(f"token {token}" for token in tokens)
-    return Content(bands=names, dtype="float32", nodata=float("nan"), overviews="AVERAGE", bits=32)
+    return [
+        tally.numbers(stage=block.stage, block=block.block, by=look.by, maps=watcher.maps(block))
+        for block, tally in tallies.items()
+    ]
 
 
 def _figure(
@@ -155,26 +156,26 @@ def _figure(
 ) -> bytes:
     """The figure of a part of the scene, from the finished raster."""
     values, valid = read_preview(scene.crop(part), FIGURE_PX)
-    tokens = _in_tokens(part, lattice)
+    places = _in_places(part, lattice)
     with describe(raster, expected="the raster just written") as finished:
-        maps, _ = read_preview(finished.crop(tokens), FIGURE_PX)
-    drawn = Shown(scene=stretch(values, valid, bands=scene.bands), maps=maps, box=_box(part, tokens, lattice))
+        maps, _ = read_preview(finished.crop(places), FIGURE_PX)
+    drawn = Shown(scene=stretch(values, valid, bands=scene.bands), maps=maps, box=_box(part, places, lattice))
     return draw(drawn, numbers=shown, words=words(watcher, scene, lattice, part=part, shown=shown), share=share)
 
 
-def _in_tokens(part: Window, lattice: Lattice) -> Window:
-    """The tokens that cover a part of the scene."""
-    row, col = lattice.tokens(part.row), lattice.tokens(part.col)
-    below, right = -lattice.tokens(-part.row - part.height), -lattice.tokens(-part.col - part.width)
+def _in_places(part: Window, lattice: Lattice) -> Window:
+    """The places that cover a part of the scene."""
+    row, col = lattice.places(part.row), lattice.places(part.col)
+    below, right = -lattice.places(-part.row - part.height), -lattice.places(-part.col - part.width)
     return Window(row=row, col=col, height=below - row, width=right - col)
 
 
-def _box(part: Window, tokens: Window, lattice: Lattice) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a part of the scene in the tokens that cover it, as shares of their extent."""
+def _box(part: Window, places: Window, lattice: Lattice) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a part of the scene in the places that cover it, as shares of their extent."""
     scale = lattice.side / lattice.plan.tile_px
-    left, top = part.col * scale - tokens.col, part.row * scale - tokens.row
+    left, top = part.col * scale - places.col, part.row * scale - places.row
     right, bottom = left + part.width * scale, top + part.height * scale
-    return left / tokens.width, top / tokens.height, min(1.0, right / tokens.width), min(1.0, bottom / tokens.height)
+    return left / places.width, top / places.height, min(1.0, right / places.width), min(1.0, bottom / places.height)
 
 
 def _part(scene: Scene, config: ExplainConfig) -> Window:
@@ -191,8 +192,8 @@ def _part(scene: Scene, config: ExplainConfig) -> Window:
     return part
 
 
-def _tell_size(scene: Scene, lattice: Lattice, *, tokens: int) -> None:
-    strip = lattice.side * (lattice.grid.width + lattice.side) * tokens * 4 * 3
+def _tell_size(scene: Scene, lattice: Lattice, *, maps: int) -> None:
+    strip = lattice.side * (lattice.grid.width + lattice.side) * maps * 4 * 3
     log.info(
         "%s: %d x %d px, about %d MB of memory beside the model",
         scene.path,
@@ -214,11 +215,18 @@ def _tags(watcher: Watcher, scene: Scene, lattice: Lattice) -> dict[str, str]:
         "TERRALEAN_ATTENTION": DIRECTIONS[look.direction],
         "TERRALEAN_STAGE": f"S{look.shown.stage}",
         "TERRALEAN_BLOCK": str(look.shown.block),
-        "TERRALEAN_HEAD": "mean" if look.head is None else str(look.head),
+        "TERRALEAN_BANDS": _bands(look),
         "TERRALEAN_WINDOW_PX": str(lattice.plan.tile_px),
         "TERRALEAN_OVERLAP_PX": str(lattice.plan.overlap_px),
         "TERRALEAN_VALUES": f"share of attention times the number of {per}: 1 is the average; blended where windows overlap",
     }
+
+
+def _bands(look: Look) -> str:
+    """What the bands are, for the tags."""
+    if look.by == "head":
+        return f"heads, each the mean of the tokens {named(look.tokens)}"
+    return "tokens, each the mean of all heads" if look.head is None else f"tokens, of head {look.head}"
 
 
 def _document(watcher: Watcher, scene: Scene, lattice: Lattice, blocks: Sequence[BlockNumbers]) -> dict[str, Any]:
@@ -229,6 +237,8 @@ def _document(watcher: Watcher, scene: Scene, lattice: Lattice, blocks: Sequence
         "direction": look.direction,
         "stage": look.shown.stage,
         "block": look.shown.block,
+        "by": look.by,
+        "tokens": look.tokens,
         "head": look.head,
         "window_px": lattice.plan.tile_px,
         "overlap_px": lattice.plan.overlap_px,

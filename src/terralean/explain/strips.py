@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from terralean.errors import ConfigError
-from terralean.explain.attention import Look, Place, Watcher
+from terralean.explain.attention import Look, BlockId, Watcher
 from terralean.explain.numbers import normalised
 from terralean.mapping.plan import Plan, taper
 from terralean.mapping.strips import Readable
@@ -31,30 +31,30 @@ REDUCTION = (REDUCTIONS[0], REDUCTIONS[0], REDUCTIONS[1])  # of S0, S1, S2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lattice:
-    """The windows of a plan in tokens instead of pixels. Tokens of overlapping windows lie on one another."""
+    """The windows of a plan in places, one for each image token, instead of pixels; those of overlapping windows coincide."""
 
     plan: Plan
-    side: int  # tokens along a window
+    side: int  # places along a window
 
     @property
     def grid(self) -> Grid:
-        """Of the tokens: the scene's CRS and origin; the last ones may reach past its edge."""
+        """Of the places: the scene's CRS and origin; the last ones may reach past its edge."""
         scene, pixels = self.plan.grid, self.plan.tile_px / self.side
         a, b, c, d, e, f = scene.transform
         return Grid(
-            width=-self.tokens(-scene.width),
-            height=-self.tokens(-scene.height),
+            width=-self.places(-scene.width),
+            height=-self.places(-scene.height),
             crs=scene.crs,
             transform=(a * pixels, b * pixels, c, d * pixels, e * pixels, f),
         )
 
-    def tokens(self, px: int) -> int:
-        """How many whole tokens lie along so many px; of a negative number, less how many are needed to cover it."""
+    def places(self, px: int) -> int:
+        """How many whole places lie along so many px; of a negative number, less how many are needed to cover it."""
         return px * self.side // self.plan.tile_px
 
     def weight(self, window: Window) -> NDArray[np.float32]:
-        """Share of a window in each of its tokens (side, side), as `Plan.weight`."""
-        overlap = self.tokens(self.plan.overlap_px)
+        """Share of a window in each of its places (side, side), as `Plan.weight`."""
+        overlap = self.places(self.plan.overlap_px)
         down = taper(window.row, self.plan.rows, tile=self.side, overlap=overlap)
         return down[:, None] * taper(window.col, self.plan.cols, tile=self.side, overlap=overlap)[None, :]
 
@@ -64,20 +64,20 @@ class Reading:
     """What was read in one window."""
 
     window: Window
-    weights: Mapping[Place, Tensor]  # (heads, tokens, h, w) of each block
+    weights: Mapping[BlockId, Tensor]  # of each block, (heads, tokens, h, w) or (tokens, heads, h, w)
     valid: Tensor  # (H, W)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Strip:
-    """Full-width rows of the tokens' grid that no later window touches."""
+    """Full-width rows of the grid of places that no later window touches."""
 
     window: Window
-    attention: NDArray[np.float32]  # (tokens, height, width), 1 = average; NaN where there is no data
+    attention: NDArray[np.float32]  # (maps, height, width), 1 = average; NaN where there is no data
 
 
 def make_lattice(watcher: Watcher, grid: Grid, *, tile_px: int, overlap_px: int) -> Lattice:
-    """The lattice of a scene; the overlap is the next smaller one that is whole in tokens.
+    """The lattice of a scene; the overlap is the next smaller one that is whole in places.
 
     Raises ConfigError for a window that does not hold whole tokens.
     """
@@ -101,28 +101,28 @@ def strips(
 ) -> Iterator[Strip]:
     """Strips that together cover the scene once; `tell` is given each window. Memory does not grow with the scene's height."""
     plan, side = lattice.plan, lattice.side
-    width = lattice.tokens(plan.cols[-1]) + side
-    total = np.zeros((len(watcher.look.tokens), side, width), np.float32)
+    width = lattice.places(plan.cols[-1]) + side
+    total = np.zeros((len(watcher.look.maps), side, width), np.float32)
     known = np.zeros((side, width), np.bool_)
     for row in plan.rows:
         for reading in _readings(watcher, scene, plan.row_of_windows(row)):
             _add(reading, lattice, look=watcher.look, total=total, known=known)
             tell(reading)
-        first = lattice.tokens(row)
-        done = side if row == plan.rows[-1] else side - lattice.tokens(plan.overlap_px)
+        first = lattice.places(row)
+        done = side if row == plan.rows[-1] else side - lattice.places(plan.overlap_px)
         window = Window(row=first, col=0, height=done, width=width).cut(lattice.grid.window)
         inside = window.slices(origin=Window(row=first, col=0, height=side, width=width))
         yield Strip(window=window, attention=np.where(known[inside], total[:, *inside], np.float32(np.nan)))
         total, known = _moved_up(total, by=done), _moved_up(known, by=done)
 
 
-def data_of_tokens(valid: Tensor, *, side: int) -> NDArray[np.bool_]:
-    """valid (H, W) -> (side, side): where any pixel of a token holds data."""
+def data_of_places(valid: Tensor, *, side: int) -> NDArray[np.bool_]:
+    """valid (H, W) -> (side, side): where any pixel of a place holds data."""
     return F.adaptive_max_pool2d(valid[None].float(), side)[0].bool().numpy()
 
 
 def relative(weights: NDArray[np.float32], valid: NDArray[np.bool_], *, look: Look) -> NDArray[np.float32]:
-    """weights (tokens, h, w) of a window as multiples of the average, which is taken where there is data; 0 elsewhere."""
+    """weights (maps, h, w) of a window as multiples of the average, which is taken where there is data; 0 elsewhere."""
     if look.direction == "image":
         return weights * valid * np.float32(look.count)
     found = np.zeros_like(weights)
@@ -143,8 +143,8 @@ def _readings(watcher: Watcher, scene: Readable, windows: Iterator[Window]) -> I
 def _add(reading: Reading, lattice: Lattice, *, look: Look, total: NDArray[np.float32], known: NDArray[np.bool_]) -> None:
     """Add the share of one window to the rows that are being filled."""
     weights = reading.weights[look.shown].mean(dim=0).numpy()
-    held = data_of_tokens(reading.valid, side=lattice.side)
-    first = lattice.tokens(reading.window.col)
+    held = data_of_places(reading.valid, side=lattice.side)
+    first = lattice.places(reading.window.col)
     columns = slice(first, first + lattice.side)
     total[:, :, columns] += relative(weights, held, look=look) * lattice.weight(reading.window)
     known[:, columns] |= held

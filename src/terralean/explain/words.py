@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from terralean.explain.attention import Look, Watcher
-from terralean.explain.figure import Words
+from terralean.explain.figure import Words, named
 from terralean.explain.numbers import BlockNumbers, percent
 from terralean.explain.strips import REDUCTION, Lattice
 from terralean.raster.grid import Window
@@ -15,6 +15,7 @@ from terralean.raster.scene import Scene
 LEAST = 0.005  # share of attention on places without data that is worth a line
 ONE_PX = 2048  # longest side of a scene that a model can be expected to see as one
 COARSEST_PX = max(REDUCTION)
+OTHER = {"token": "head", "head": "token"}
 SCALE = {
     "meta": "times the average attention of its window",
     "image": "times what each token would have if all were read alike",
@@ -27,8 +28,8 @@ CAPTIONS = {
 
 def suffix(look: Look) -> str:
     """What tells the files of one look from those of another."""
-    head = "" if look.head is None else f"h{look.head}"
-    return f"{look.direction}_s{look.shown.stage}b{look.shown.block}{head}"
+    of = "_heads" if look.by == "head" else "" if look.head is None else f"_head{look.head}"
+    return f"{look.direction}_s{look.shown.stage}b{look.shown.block}{of}"
 
 
 def words(watcher: Watcher, scene: Scene, lattice: Lattice, *, part: Window, shown: BlockNumbers) -> Words:
@@ -40,7 +41,7 @@ def words(watcher: Watcher, scene: Scene, lattice: Lattice, *, part: Window, sho
     numbers = f"{differences(shown)}; {CAPTIONS[look.direction]}{'' if everything else ', of the whole scene'}"
     return Words(
         heading=f"{what}: stage S{look.shown.stage}, block {look.shown.block}",
-        lines=(_model(watcher, scene, lattice, heads=shown.heads), numbers),
+        lines=(_model(watcher, scene, lattice, averaged=shown.averaged), numbers),
         scene=size if everything else f"{size} from row {part.row}, column {part.col}",
         scale=SCALE[look.direction],
     )
@@ -50,25 +51,31 @@ def verdict(watcher: Watcher, lattice: Lattice, blocks: Sequence[BlockNumbers]) 
     """A line for each block, the shown one named; one where attention goes to places without data, one for many windows."""
     place = watcher.look.shown
     lines = [_block(block, shown=(block.stage, block.block) == place) for block in blocks]
-    without = next(block.without_data for block in blocks if (block.stage, block.block) == place) or 0.0
-    if without > LEAST:
-        lines.append(f"{percent(without)} of the attention is on places without data, which no number here counts")
+    shown = next(block for block in blocks if (block.stage, block.block) == place)
+    if look_at_heads(shown):
+        lines.append(f"heads differ more than tokens in S{place.stage} block {place.block}: --by head shows them")
+    if (shown.without_data or 0) > LEAST:
+        lines.append(
+            f"{percent(shown.without_data or 0)} of the attention is on places without data, which no number here counts"
+        )
     return (*lines, *_windows(watcher, lattice))
+
+
+def look_at_heads(block: BlockNumbers) -> bool:
+    """Whether a mean over the heads hides more than the tokens show."""
+    return block.by == "token" and block.without_data is not None and (block.distinct_averaged or 0) > block.distinct
 
 
 def differences(block: BlockNumbers) -> str:
     """How many different maps there are."""
-    heads = "" if block.distinct_heads is None else f", {block.heads} heads {block.distinct_heads:.1f}"
-    many = (
-        "1 token has its map"
-        if len(block.tokens) == 1
-        else f"{len(block.tokens)} tokens have {block.distinct_tokens:.1f} different maps"
-    )
-    return f"{many}{heads}"
+    other = "" if block.distinct_averaged is None else f", {block.averaged} {OTHER[block.by]}s {block.distinct_averaged:.1f}"
+    if len(block.maps) == 1:
+        return f"1 {block.by} has its map{other}"
+    return f"{len(block.maps)} {block.by}s have {block.distinct:.1f} different maps{other}"
 
 
 def _block(block: BlockNumbers, *, shown: bool) -> str:
-    entropy, half = (sum(getattr(one, key) for one in block.tokens) / len(block.tokens) for key in ("entropy_share", "half"))
+    entropy, half = (sum(getattr(one, key) for one in block.maps) / len(block.maps) for key in ("entropy_share", "half"))
     return (
         f"S{block.stage} block {block.block}{' (shown)' if shown else ''}: {differences(block)}; entropy {percent(entropy)} of "
         f"even, half in {percent(half)}"
@@ -86,14 +93,22 @@ def _windows(watcher: Watcher, lattice: Lattice) -> Iterator[str]:
     yield f"{count} windows of {plan.tile_px} px, each compared with its own average{whole}"
 
 
-def _model(watcher: Watcher, scene: Scene, lattice: Lattice, *, heads: int) -> str:
+def _model(watcher: Watcher, scene: Scene, lattice: Lattice, *, averaged: int) -> str:
     look, pixel = watcher.look, scene.grid.pixel_m()
     px, count = lattice.plan.tile_px / lattice.side, len(lattice.plan.rows) * len(lattice.plan.cols)
     windows = f"{count} window{'s' if count > 1 else ''} of {lattice.plan.tile_px} px"
     metres = "" if pixel is None else f" ({px * pixel[0]:.3g} m)"
     kind = "cross-attention" if look.shown.stage == 0 else "dual cross-attention"
-    head = f"head {look.head}" if look.head is not None else f"mean of {heads} head{'s' if heads > 1 else ''}"
     return (
-        f"{watcher.predictor.card.model}, {kind}, {head}; {windows}, "
+        f"{watcher.predictor.card.model}, {kind}, {_mean(look, averaged=averaged)}; {windows}, "
         f"{lattice.side} x {lattice.side} places of {px:.3g} px{metres}"
     )
+
+
+def _mean(look: Look, *, averaged: int) -> str:
+    """What each map is the mean of."""
+    if look.by == "head":
+        return f"mean of the tokens {named(look.tokens)}" if averaged > 1 else f"token {look.tokens[0]}"
+    if look.head is not None:
+        return f"head {look.head}"
+    return f"mean of {averaged} heads" if averaged > 1 else "its one head"
