@@ -3,6 +3,7 @@ import html
 import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from terralean.evaluate.figures import (
     draw_matrix,
     draw_score,
 )
-from terralean.evaluate.found import accuracy_sentence, rival_sentence, weakness_sentence
+from terralean.evaluate.found import accuracy_sentence, rival_sentence, short_name, weakness_sentence
 from terralean.evaluate.intervals import join, mean_bootstrap
 from terralean.evaluate.metrics import confusion, mean, score, spread, unmapped
 from terralean.evaluate.page import SPACE, Cost, percent, short_count
@@ -473,3 +474,9 @@ def test_percent(share, text):
 @pytest.mark.parametrize(("count", "text"), [(0, "0"), (999, "999"), (1234, "1.2k"), (123456, "123k"), (7_650_000, "7.7M")])
 def test_short_counts(count, text):
     assert short_count(count) == text
+
+
+def test_a_run_goes_by_the_shortest_name_that_tells_it_from_the_others():
+    runs = [Path(path) for path in ("a/unet", "b/unet", "b/swin", "c/seed0", "d/seed0", ".")]
+    names = [short_name(run, among=runs) for run in runs]
+    assert names == ["a/unet", "b/unet", "swin", "c/seed0", "d/seed0", "."]

@@ -417,6 +417,7 @@ def test_seeds_give_mean_spread_and_each_score(recognised, tmp_path):
     assert f"The answers of seed {nearest}, whose overall accuracy is nearest" in page
     assert document["calibration"] == alone[nearest]["calibration"]
     assert "--seeds 0,1,2" in page
+    assert any(sentence.startswith(f"Of seed {nearest}: ") for sentence in document["verdict"])
 
 
 def test_seeds_are_paired_with_the_seeds_of_another_run(recognised, tmp_path):

@@ -24,7 +24,7 @@ from terralean.evaluate.contenders import Contender, Ground, Run, Scored, Standi
 from terralean.evaluate.intervals import Bootstrap, Intervals, mean_bootstrap
 from terralean.evaluate.metrics import Scores
 from terralean.evaluate.rivals import Rival
-from terralean.weights.card import Card
+from terralean.weights.card import SEED, Card
 
 PAPERS = {
     "lemevit": "Jiang et al. 2024: LeMeViT, Efficient Vision Transformer with Learnable Meta Tokens for Remote Sensing Image "
@@ -69,9 +69,9 @@ class Found:
 
 
 def short_name(folder: Path, *, among: Sequence[Path]) -> str:
-    """A folder's name where that is enough to tell it from the others, else the whole path."""
-    alike = [other for other in among if other.name == folder.name]
-    return folder.name if folder.name and len(alike) == 1 else str(folder)
+    """A folder's name where that is enough to tell it from the others, else the whole path; of one seed with its run's."""
+    names = [f"{one.parent.name}/{one.name}" if SEED.fullmatch(one.name) else one.name for one in (folder, *among)]
+    return names[0] if folder.name and names.count(names[0]) == 2 else str(folder)  # noqa: PLR2004 - itself, and among them
 
 
 # Numbers.

@@ -226,9 +226,16 @@ def sentences(found: SceneFound) -> tuple[str, ...]:
         *(verdict(other.comparison, other=other.name) for other in found.others),
         rival_sentence(found.rivals),
         weakness_sentence(mine.scores, found.counts, found.names),
-        calibration_sentence(found.calibration),
+        _believed(found),
     )
     return tuple(sentence for sentence in told if sentence)
+
+
+def _believed(found: SceneFound) -> str:
+    """Whether its confidence can be believed; of several seeds, that whose answers are shown."""
+    told = calibration_sentence(found.calibration)
+    seed = found.mine.typical.run.card.training.seed
+    return f"Of seed {seed}: {told[0].lower()}{told[1:]}" if found.contender.several else told
 
 
 def accuracy_sentence(standing: SceneStanding, *, seeds: int) -> str:
