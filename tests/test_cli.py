@@ -34,7 +34,8 @@ OPTIONS = {
         *("--device", "--precision", "--json", "--verbose"),
     },
     "explain": {
-        *("--out", "--direction", "--stage", "--block", "--tokens", "--head", "--part", "--bands", "--tile", "--overwrite"),
+        *("--out", "--direction", "--stage", "--block", "--tokens", "--head", "--by", "--part"),
+        *("--bands", "--tile", "--overwrite"),
         *("--device", "--precision", "--json", "--verbose"),
     },
     "benchmark": {
@@ -185,8 +186,8 @@ def test_explain_tells_a_table_and_one_json_document(terralean, untrained, scene
     status, out, _ = terralean(*arguments, "--direction", "image", "--head", "1", "--json")
     assert status == 0
     document = json.loads(out)
-    assert document == json.loads((tmp_path / "seen" / "scene_image_s1b1h1.json").read_text())
-    assert [token["token"] for token in document["blocks"][0]["tokens"]] == [3, 11]
+    assert document == json.loads((tmp_path / "seen" / "scene_image_s1b1_head1.json").read_text())
+    assert [one["number"] for one in document["blocks"][0]["maps"]] == [3, 11]
 
 
 def test_some_failed_scenes_are_status_1_and_named(terralean, untrained, scene, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from terralean.errors import ConfigError
-from terralean.explain.attention import LookConfig, Place, Watcher, find_backbone
+from terralean.explain.attention import BlockId, LookConfig, Watcher, find_backbone
 from terralean.models import create
 from terralean.models.lemevit import LeMeViT
 from terralean.predict import Predictor, load
@@ -28,11 +28,11 @@ def test_default_is_all_tokens_in_the_last_block_in_which_they_read(predictor, c
     look = Watcher(predictor, LookConfig()).look
     assert look.tokens == tuple(range(16))
     assert look.shown == (2, 0)  # the dense backbone lets nobody read meta tokens after S2, so that its last block updates none
-    assert look.places == ((0, 0), (1, 0), (1, 1), (2, 0))
+    assert look.blocks == ((0, 0), (1, 0), (1, 1), (2, 0))
     assert Watcher(classifier, LookConfig()).look.shown == (2, 1)
     look = Watcher(predictor, LookConfig(direction="image")).look
     assert look.shown == (2, 1)
-    assert look.places == ((1, 0), (1, 1), (2, 0), (2, 1))
+    assert look.blocks == ((1, 0), (1, 1), (2, 0), (2, 1))
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,16 @@ def test_one_head_is_obeyed_and_blocks_without_it_are_left_out(predictor):
         assert list(found) == ([(0, 0), (1, 0), (1, 1), (2, 0)] if head == 0 else [(2, 0)])
         for place, weights in found.items():
             assert torch.equal(weights, both[place][head : head + 1])
+
+
+def test_by_head_there_is_a_map_of_each_head_of_the_chosen_tokens(predictor):
+    image = picture()
+    by_token, by_head = (Watcher(predictor, LookConfig(by=by, tokens=(3, 8))) for by in ("token", "head"))
+    assert (by_token.look.maps, by_head.look.maps) == ((3, 8), (0, 1, 2, 3))
+    assert [by_head.maps(block) for block in by_head.look.blocks] == [(0, 1), (0, 1), (0, 1), (0, 1, 2, 3)]
+    assert {by_token.maps(block) for block in by_token.look.blocks} == {(3, 8)}
+    for ours, theirs in zip(by_head(image, WHOLE).values(), by_token(image, WHOLE).values(), strict=True):
+        assert torch.equal(ours, theirs.transpose(0, 1))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -126,6 +136,9 @@ def test_a_classifier_sees_what_it_was_trained_to_see(classifier):
         ({"head": 4}, "S2 block 0 has 4 heads, 0 to 3; got 4"),
         ({"head": -1}, "0 to 3; got -1"),
         ({"stage": 1, "head": 2}, "S1 block 1 has 2 heads, 0 to 1; got 2"),
+        ({"by": "heads"}, "by must be one of token, head, got 'heads'"),
+        ({"by": "head", "head": 1}, "a map of each head, not of head 1 alone; leave out --by or --head"),
+        ({"by": "head", "direction": "image"}, "a head reads the same everywhere; choose some, e.g. --tokens 0 --by head"),
         ({"direction": "both"}, r"direction must be one of meta \(meta tokens reading the image\), image .* got 'both'"),
     ],
 )
@@ -171,5 +184,5 @@ def test_backbones_are_found_in_their_models(name):
     assert find_backbone(model, name=name) is model.backbone
 
 
-def test_places_say_which_block_they_are():
-    assert str(Place(2, 1)) == "S2 block 1"
+def test_blocks_say_which_they_are():
+    assert str(BlockId(2, 1)) == "S2 block 1"

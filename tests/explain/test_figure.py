@@ -23,26 +23,24 @@ from terralean.explain.figure import (
     ticks,
     tint,
 )
-from terralean.explain.numbers import BlockNumbers, TokenNumbers
+from terralean.explain.numbers import BlockNumbers, MapNumbers
 
 ALL = (0.0, 0.0, 1.0, 1.0)
 WORDS = Words(heading="Where meta tokens look", lines=("a model", "some numbers"), scene="scene.tif", scale="times")
 
 
 def numbers(cosine: np.ndarray, *, read: float | None = None) -> BlockNumbers:
-    tokens = tuple(
-        TokenNumbers(token=i, entropy_bits=5.0, entropy_share=0.5, half=0.1, ninety=0.5, read=read, closest=None, cosine=None)
-        for i in range(len(cosine))
-    )
+    even = {"entropy_bits": 5.0, "entropy_share": 0.5, "half": 0.1, "ninety": 0.5, "closest": None, "cosine": None}
     return BlockNumbers(
         stage=1,
         block=0,
-        heads=2,
+        by="token",
         grid=8,
-        distinct_tokens=1.0,
-        distinct_heads=None,
+        distinct=1.0,
+        averaged=2,
+        distinct_averaged=None,
         without_data=None if read else 0.0,
-        tokens=tokens,
+        maps=tuple(MapNumbers(number=i, read=read, **even) for i in range(len(cosine))),
         cosine=tuple(map(tuple, cosine.tolist())),
     )
 

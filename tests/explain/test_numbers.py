@@ -81,24 +81,24 @@ def test_weights_without_any_become_even():
 
 
 def test_numbers_of_one_window_are_those_of_the_mean_of_its_heads():
-    weights, tally = random_weights(), Tally((0, 2, 5, 9))
+    weights, tally = random_weights(), Tally()
     tally.add(weights, whole(), of_places=True)
-    found = tally.numbers(stage=1, block=3)
+    found = tally.numbers(stage=1, block=3, by="token", maps=(0, 2, 5, 9))
     maps = weights.mean(axis=0).reshape(4, 64)
-    assert (found.stage, found.block, found.heads, found.grid) == (1, 3, 3, 8)
-    assert [one.token for one in found.tokens] == [0, 2, 5, 9]
-    assert [one.entropy_bits for one in found.tokens] == pytest.approx(entropy_bits(maps), abs=1e-6)
-    assert [one.entropy_share for one in found.tokens] == pytest.approx(entropy_bits(maps) / 6, abs=1e-6)
-    assert [one.half for one in found.tokens] == pytest.approx(coverage(maps, weight=0.5), abs=1e-6)
-    assert [one.ninety for one in found.tokens] == pytest.approx(coverage(maps, weight=0.9), abs=1e-6)
+    assert (found.stage, found.block, found.by, found.averaged, found.grid) == (1, 3, "token", 3, 8)
+    assert [one.number for one in found.maps] == [0, 2, 5, 9]
+    assert [one.entropy_bits for one in found.maps] == pytest.approx(entropy_bits(maps), abs=1e-6)
+    assert [one.entropy_share for one in found.maps] == pytest.approx(entropy_bits(maps) / 6, abs=1e-6)
+    assert [one.half for one in found.maps] == pytest.approx(coverage(maps, weight=0.5), abs=1e-6)
+    assert [one.ninety for one in found.maps] == pytest.approx(coverage(maps, weight=0.9), abs=1e-6)
     np.testing.assert_allclose(found.cosine, cosines(maps), atol=1e-6)
-    assert found.distinct_tokens == pytest.approx(distinct(cosines(maps)), abs=1e-5)
-    assert found.distinct_heads == pytest.approx(distinct(cosines(weights.reshape(3, -1))), abs=1e-5)
+    assert found.distinct == pytest.approx(distinct(cosines(maps)), abs=1e-5)
+    assert found.distinct_averaged == pytest.approx(distinct(cosines(weights.reshape(3, -1))), abs=1e-5)
     assert found.without_data == 0
-    assert all(one.read is None for one in found.tokens)
+    assert all(one.read is None for one in found.maps)
     others = cosines(maps) - 2 * np.eye(4)
-    assert [one.closest for one in found.tokens] == [(0, 2, 5, 9)[i] for i in others.argmax(axis=1)]
-    assert [one.cosine for one in found.tokens] == pytest.approx(others.max(axis=1), abs=1e-6)
+    assert [one.closest for one in found.maps] == [(0, 2, 5, 9)[i] for i in others.argmax(axis=1)]
+    assert [one.cosine for one in found.maps] == pytest.approx(others.max(axis=1), abs=1e-6)
 
 
 def test_windows_count_by_their_places_with_data():
@@ -107,40 +107,40 @@ def test_windows_count_by_their_places_with_data():
     one, other = random_weights(seed=1), random_weights(seed=2)
     alone = []
     for weights, valid in ((one, whole()), (other, part)):
-        tally = Tally((0, 1, 2, 3))
+        tally = Tally()
         tally.add(weights, valid, of_places=True)
-        alone.append(tally.numbers(stage=0, block=0))
-    tally = Tally((0, 1, 2, 3))
+        alone.append(tally.numbers(stage=0, block=0, by="token", maps=range(4)))
+    tally = Tally()
     tally.add(one, whole(), of_places=True)
     tally.add(other, part, of_places=True)
-    both = tally.numbers(stage=0, block=0)
+    both = tally.numbers(stage=0, block=0, by="token", maps=range(4))
     for token in range(4):
-        bits = [found.tokens[token].entropy_bits for found in alone]
-        assert both.tokens[token].entropy_bits == pytest.approx((64 * bits[0] + 16 * bits[1]) / 80, abs=1e-5)
-    assert alone[1].tokens[0].entropy_bits == pytest.approx(entropy_bits(normalised(other.mean(axis=0)[:, part]))[0], abs=1e-6)
+        bits = [found.maps[token].entropy_bits for found in alone]
+        assert both.maps[token].entropy_bits == pytest.approx((64 * bits[0] + 16 * bits[1]) / 80, abs=1e-5)
+    assert alone[1].maps[0].entropy_bits == pytest.approx(entropy_bits(normalised(other.mean(axis=0)[:, part]))[0], abs=1e-6)
     assert alone[1].without_data == pytest.approx(1 - other[:, :, part].sum() / 12, abs=1e-6)
 
 
 def test_even_attention_over_a_part_with_data_is_even():
     weights, part = np.full((2, 3, 8, 8), 1 / 64), whole()
     part[5:] = False
-    tally = Tally((0, 1, 2))
+    tally = Tally()
     tally.add(weights, part, of_places=True)
-    found = tally.numbers(stage=0, block=0)
-    assert [one.entropy_share for one in found.tokens] == [1, 1, 1]
-    assert [one.entropy_bits for one in found.tokens] == pytest.approx([math.log2(40)] * 3, abs=1e-6)
-    assert [one.half for one in found.tokens] == [0.5] * 3
+    found = tally.numbers(stage=0, block=0, by="token", maps=range(3))
+    assert [one.entropy_share for one in found.maps] == [1, 1, 1]
+    assert [one.entropy_bits for one in found.maps] == pytest.approx([math.log2(40)] * 3, abs=1e-6)
+    assert [one.half for one in found.maps] == [0.5] * 3
     assert found.without_data == pytest.approx(24 / 64)
-    assert (found.distinct_tokens, found.distinct_heads) == (1, 1)
+    assert (found.distinct, found.distinct_averaged) == (1, 1)
 
 
 def test_a_window_with_one_place_is_even():
-    tally, one = Tally((4,)), np.zeros((8, 8), bool)
+    tally, one = Tally(), np.zeros((8, 8), bool)
     one[3, 3] = True
     tally.add(random_weights(1, 1), one, of_places=True)
-    found = tally.numbers(stage=0, block=0)
-    assert (found.tokens[0].entropy_bits, found.tokens[0].entropy_share, found.tokens[0].half) == (0, 1, 1)
-    assert (found.tokens[0].closest, found.tokens[0].cosine, found.distinct_heads) == (None, None, None)
+    found = tally.numbers(stage=0, block=0, by="token", maps=(4,))
+    assert (found.maps[0].entropy_bits, found.maps[0].entropy_share, found.maps[0].half) == (0, 1, 1)
+    assert (found.maps[0].closest, found.maps[0].cosine, found.distinct_averaged) == (None, None, None)
 
 
 def test_shares_of_what_is_read_sum_to_one_over_all_tokens():
@@ -148,11 +148,11 @@ def test_shares_of_what_is_read_sum_to_one_over_all_tokens():
     weights /= weights.sum(axis=1, keepdims=True)
     part = whole()
     part[:, :3] = False
-    tally = Tally((0, 1, 2, 3))
+    tally = Tally()
     tally.add(weights, part, of_places=False)
-    found = tally.numbers(stage=1, block=0)
-    assert sum(one.read for one in found.tokens) == pytest.approx(1, abs=1e-5)
-    assert found.tokens[2].read == pytest.approx(weights[:, 2][:, part].mean(), abs=1e-6)
+    found = tally.numbers(stage=1, block=0, by="token", maps=range(4))
+    assert sum(one.read for one in found.maps) == pytest.approx(1, abs=1e-5)
+    assert found.maps[2].read == pytest.approx(weights[:, 2][:, part].mean(), abs=1e-6)
     assert found.without_data is None
 
 

@@ -43,7 +43,8 @@ def test_raster_lies_on_the_scene_and_holds_the_chosen_tokens(predictor, scene, 
         assert dataset.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         tags = dataset.tags()
         found = dataset.read()
-    assert (tags["TERRALEAN_STAGE"], tags["TERRALEAN_BLOCK"], tags["TERRALEAN_HEAD"]) == (f"S{stage}", str(block), "mean")
+    assert (tags["TERRALEAN_STAGE"], tags["TERRALEAN_BLOCK"]) == (f"S{stage}", str(block))
+    assert tags["TERRALEAN_BANDS"] == "tokens, each the mean of all heads"
     assert (tags["TERRALEAN_WINDOW_PX"], tags["TERRALEAN_OVERLAP_PX"]) == ("64", "16")
     assert tags["TERRALEAN_ATTENTION"] == "meta tokens reading the image"
     assert tags["TERRALEAN_VALUES"].startswith("share of attention times the number of places of its window: 1 is the average")
@@ -75,15 +76,14 @@ def test_numbers_of_all_blocks_are_in_both_files(predictor, scene, tmp_path):
     assert document == json.loads(json.dumps(result.document))
     assert [(block["stage"], block["block"]) for block in document["blocks"]] == [(0, 0), (1, 0), (1, 1), (2, 0)]
     assert [block["grid"] for block in document["blocks"]] == [16, 16, 16, 8]
-    assert {key: document[key] for key in ("direction", "stage", "block", "head", "window_px", "overlap_px", "place_px")} == {
-        **{"direction": "meta", "stage": 1, "block": 0, "head": None},
-        **{"window_px": 64, "overlap_px": 16, "place_px": 4.0},
-    }
+    told = {"direction": "meta", "stage": 1, "block": 0, "by": "token", "head": None, "tokens": [*range(16)]}
+    told |= {"window_px": 64, "overlap_px": 16, "place_px": 4.0}
+    assert {key: document[key] for key in told} == told
     with Path(result.csv).open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4 * 16
-    for row, block in zip(rows[16:32], document["blocks"][1]["tokens"], strict=True):
-        assert (row["stage"], row["block"], row["read"]) == ("1", "0", "")
+    for row, block in zip(rows[16:32], document["blocks"][1]["maps"], strict=True):
+        assert (row["stage"], row["block"], row["by"], row["read"]) == ("1", "0", "token", "")
         assert float(row["entropy_share"]) == block["entropy_share"] <= 1
         assert float(row["half"]) == block["half"] <= 0.5
         assert float(row["ninety"]) == block["ninety"] >= block["half"]
@@ -93,7 +93,9 @@ def test_numbers_of_all_blocks_are_in_both_files(predictor, scene, tmp_path):
     assert any("(shown)" in line and line.startswith("S1 block 0") for line in result.verdict)
     assert "places without data" in result.verdict[-2]
     assert result.verdict[-1] == "9 windows of 64 px, each compared with its own average; --tile 152 would see the scene as one"
-    assert len(explain(predictor, scene, tmp_path / "one", tile_px=152).verdict) == 5
+    one = explain(predictor, scene, tmp_path / "one", tile_px=152).verdict
+    assert not any("windows" in line for line in one)
+    assert "heads differ more than tokens in S2 block 0: --by head shows them" in one
 
 
 def test_even_attention_has_full_entropy_and_is_told_so(even, tmp_path):
@@ -101,7 +103,7 @@ def test_even_attention_has_full_entropy_and_is_told_so(even, tmp_path):
     array = np.random.default_rng(0).integers(1, 255, (3, 64, 64)).astype(np.uint8)
     write_scene(tmp_path / "one.tif", array, grid=grid, bands=Bands(names=("red", "green", "blue")))
     result = explain(even, tmp_path / "one.tif", tmp_path, stage=2)
-    for one in result.shown.tokens:
+    for one in result.shown.maps:
         assert (one.entropy_bits, one.entropy_share, one.half) == pytest.approx((6, 1, 0.5), abs=1e-5)
     assert result.shown.without_data == 0
     assert (
@@ -113,13 +115,27 @@ def test_even_attention_has_full_entropy_and_is_told_so(even, tmp_path):
 def test_the_other_direction_has_its_own_files(predictor, scene, tmp_path):
     explain(predictor, scene, tmp_path / "out")
     result = explain(predictor, scene, tmp_path / "out", direction="image", head=1)
-    assert Path(result.raster).name == "scene_image_s2b1h1.tif"
+    assert Path(result.raster).name == "scene_image_s2b1_head1.tif"
     assert len(names(tmp_path / "out")) == 8
     with rasterio.open(result.raster) as dataset:
         total = dataset.read().sum(axis=0)
-        assert dataset.tags()["TERRALEAN_HEAD"] == "1"
+        assert dataset.tags()["TERRALEAN_BANDS"] == "tokens, of head 1"
     np.testing.assert_allclose(total[np.isfinite(total)], 16, rtol=1e-5)
-    assert sum(one.read for one in result.shown.tokens) == pytest.approx(1, abs=1e-4)
+    assert sum(one.read for one in result.shown.maps) == pytest.approx(1, abs=1e-4)
+
+
+def test_by_head_there_is_a_band_for_each(predictor, scene, tmp_path):
+    result = explain(predictor, scene, tmp_path / "out", by="head", tokens=(1, 2, 3))
+    assert Path(result.raster).name == "scene_meta_s2b0_heads.tif"
+    with rasterio.open(result.raster) as dataset:
+        assert dataset.descriptions == ("head 0", "head 1", "head 2", "head 3")
+        assert dataset.tags()["TERRALEAN_BANDS"] == "heads, each the mean of the tokens 1-3"
+    assert [one.number for one in result.shown.maps] == [0, 1, 2, 3]
+    assert (result.shown.by, result.shown.averaged) == ("head", 3)
+    by_token = explain(predictor, scene, tmp_path / "out", tokens=(1, 2, 3)).shown
+    assert result.shown.distinct_averaged > 1
+    assert by_token.averaged == 4
+    assert result.verdict[3].startswith("S2 block 0 (shown): 4 heads have ")
 
 
 def test_an_image_without_a_place_works_too(predictor, tmp_path):

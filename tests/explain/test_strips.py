@@ -6,7 +6,7 @@ import torch
 
 from terralean.errors import ConfigError
 from terralean.explain.attention import LookConfig, Watcher
-from terralean.explain.strips import data_of_tokens, make_lattice, relative, strips
+from terralean.explain.strips import data_of_places, make_lattice, relative, strips
 from terralean.predict import Predictor
 from terralean.raster.grid import Grid, Window
 from terralean.raster.scene import open_scene
@@ -62,6 +62,15 @@ def test_tile_by_tile_equals_the_whole_where_there_is_one_tile(predictor):
     np.testing.assert_array_equal(stitched(watcher, scene, overlap_px=0), stitched(watcher, scene, overlap_px=32))
 
 
+def test_by_head_the_tokens_are_averaged(predictor):
+    scene, tokens = Values(64, 64), (2, 3, 9)
+    by_head = stitched(Watcher(predictor, LookConfig(stage=2, by="head", tokens=tokens)), scene)
+    assert by_head.shape == (4, 8, 8)
+    for head, found in enumerate(by_head):
+        of_tokens = stitched(Watcher(predictor, LookConfig(stage=2, head=head, tokens=tokens)), scene)
+        np.testing.assert_allclose(found, of_tokens.mean(axis=0), rtol=1e-5)
+
+
 def test_windows_are_blended_as_plain_stitching_blends_them(predictor):
     watcher, scene = Watcher(predictor, LookConfig(stage=2, tokens=(0, 5))), Values(130, 150)
     found = stitched(watcher, scene)
@@ -112,7 +121,7 @@ def test_windows_without_data_are_not_read_by_the_model(predictor):
 
 
 @pytest.mark.parametrize(("stage", "px", "size"), [(1, 4, (38, 33)), (2, 8, (19, 17))])
-def test_the_grid_of_tokens_has_the_scenes_origin_and_their_size(predictor, scene, stage, px, size):
+def test_the_grid_of_places_has_the_scenes_origin_and_their_size(predictor, scene, stage, px, size):
     with open_scene(scene) as opened:
         found = make_lattice(Watcher(predictor, LookConfig(stage=stage)), opened.grid, tile_px=64, overlap_px=16).grid
     assert (found.width, found.height) == size
@@ -132,13 +141,13 @@ def test_a_model_that_resizes_has_tokens_of_a_fraction_of_a_pixel(classifier):
 
 
 @pytest.mark.parametrize(("overlap_px", "used_px"), [(0, 0), (7, 0), (8, 8), (23, 16), (32, 32)])
-def test_overlap_is_rounded_down_to_whole_tokens(predictor, overlap_px, used_px):
+def test_overlap_is_rounded_down_to_whole_places(predictor, overlap_px, used_px):
     lattice = make_lattice(Watcher(predictor, LookConfig(stage=2)), Values(90, 90).grid, tile_px=64, overlap_px=overlap_px)
     assert lattice.plan.overlap_px == used_px
     total = np.zeros((24, 24))
     for row in lattice.plan.rows:
         for window in lattice.plan.row_of_windows(row):
-            place = lattice.tokens(row), lattice.tokens(window.col)
+            place = lattice.places(row), lattice.places(window.col)
             total[place[0] : place[0] + 8, place[1] : place[1] + 8] += lattice.weight(window)
     np.testing.assert_allclose(total[:12, :12], 1, rtol=1e-6)
 
@@ -170,7 +179,7 @@ def test_the_average_is_that_of_the_places_with_data(predictor):
     np.testing.assert_allclose(relative(weights, valid, look=read), [[[0, 3.2], [4.8, 0]]], rtol=1e-6)
 
 
-def test_a_token_has_data_where_one_of_its_pixels_has():
+def test_a_place_has_data_where_one_of_its_pixels_has():
     valid = torch.zeros(8, 8, dtype=torch.bool)
     valid[3, 4] = valid[7, 7] = True
-    assert data_of_tokens(valid, side=2).tolist() == [[False, True], [False, True]]
+    assert data_of_places(valid, side=2).tolist() == [[False, True], [False, True]]

@@ -1,8 +1,8 @@
 """One picture: the scene, and beside it where each meta token looks.
 
-Tokens (or heads) that look at the same places share a picture; in a model that has learned little, most tokens do. Colours tell how many times
-the average attention a place has: grey as the scene where it is the average, orange to yellow above, blue below, on a scale
-of ratios that all pictures share.
+Tokens (or heads) that look at the same places share a picture; in a model that has learned little, most tokens do. Colours
+tell how many times the average attention a place has: grey as the scene where it is the average, orange to yellow above, blue
+below, on a scale of ratios that all pictures share.
 """
 
 from __future__ import annotations

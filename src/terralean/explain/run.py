@@ -17,7 +17,7 @@ import terralean
 from terralean.errors import ConfigError, UnreadableScene
 from terralean.explain.attention import DIRECTIONS, Look, LookConfig, Watcher
 from terralean.explain.figure import Shown, draw, named
-from terralean.explain.numbers import BlockNumbers, Tally, MapNumbers
+from terralean.explain.numbers import BlockNumbers, MapNumbers, Tally
 from terralean.explain.strips import Lattice, Reading, data_of_places, make_lattice, strips
 from terralean.explain.words import suffix, verdict, words
 from terralean.mapping.run import MapConfig, check_contract, make_plan
@@ -73,8 +73,8 @@ def explain_scene(
 ) -> ExplainResult:
     """Write where meta tokens look in a scene: `out/<scene>_<direction>_s<stage>b<block>` as .tif, .png, .csv and .json.
 
-    The raster has a band per token, or per head, on the scene's CRS and origin, at the resolution of the stage: multiples of the
-    average attention, see `terralean.explain.strips`; NaN where there is no data. All files appear or none. `progress` is
+    The raster has a band per token, or per head, on the scene's CRS and origin, at the resolution of the stage: multiples of
+    the average attention, see `terralean.explain.strips`; NaN where there is no data. All files appear or none. `progress` is
     told finished and all rows. Raises ConfigError for what the model does not have, BandMismatch, UnreadableScene where the
     scene holds no valid pixel, OutputFailed where something cannot be written or is there.
     """

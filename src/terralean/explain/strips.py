@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from terralean.errors import ConfigError
-from terralean.explain.attention import Look, BlockId, Watcher
+from terralean.explain.attention import BlockId, Look, Watcher
 from terralean.explain.numbers import normalised
 from terralean.mapping.plan import Plan, taper
 from terralean.mapping.strips import Readable
