@@ -121,7 +121,7 @@ def find_backbone(model: nn.Module, *, name: str) -> LeMeViT | LeMeViTPyramid:
     if found is None:
         raise ConfigError(
             f"{name} has no meta tokens whose attention could be shown; explain a run of a LeMeViT, "
-            "for instance of lemevit_tiny_light or lemevit_tiny_upernet"
+            "for instance of lemevit_tiny_light or, for scene recognition, lemevit_tiny"
         )
     return found
 

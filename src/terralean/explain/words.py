@@ -13,6 +13,7 @@ from terralean.raster.grid import Window
 from terralean.raster.scene import Scene
 
 LEAST = 0.005  # share of attention on places without data that is worth a line
+MORE = 0.5  # different maps of heads beyond those of tokens that are worth a line
 ONE_PX = 2048  # longest side of a scene that a model can be expected to see as one
 COARSEST_PX = max(REDUCTION)
 OTHER = {"token": "head", "head": "token"}
@@ -63,7 +64,7 @@ def verdict(watcher: Watcher, lattice: Lattice, blocks: Sequence[BlockNumbers]) 
 
 def look_at_heads(block: BlockNumbers) -> bool:
     """Whether a mean over the heads hides more than the tokens show."""
-    return block.by == "token" and block.without_data is not None and (block.distinct_averaged or 0) > block.distinct
+    return block.by == "token" and block.without_data is not None and (block.distinct_averaged or 0) > block.distinct + MORE
 
 
 def differences(block: BlockNumbers) -> str:
