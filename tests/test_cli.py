@@ -42,6 +42,7 @@ OPTIONS = {
         *("--batch", "--size", "--bands", "--classes", "--train", "--rounds", "--precision", "--mode", "--device"),
         *("--csv", "--figure", "--accuracy", "--paper", "--json", "--verbose"),
     },
+    "export": {"--format", "--out", "--json", "--verbose"},
     "list": {"--json"},
 }
 GRID = Grid(width=90, height=70, crs="EPSG:32633", transform=(0.5, 0.0, 3e5, 0.0, -0.5, 5.2e6))
@@ -451,3 +452,12 @@ def test_list(terralean):
     assert "lemevit_tiny_light" in terralean("list", "recipes")[1].split()
     assert {"lemevit_tiny", "lemevit_base_light"} <= set(json.loads(terralean("list", "models", "--json")[1]))
     assert terralean("list", "reducer")[0] == 2
+
+
+def test_export_tells_how_timm_reads_it(terralean, untrained, tmp_path):
+    status, out, _ = terralean("export", untrained, "--format", "timm", "--out", tmp_path / "out")
+    assert status == 0
+    assert out == f"{tmp_path}/out: timm.create_model('local-dir:{tmp_path}/out', pretrained=True)\n"
+    status, _, err = terralean("export", untrained, "--format", "timm", "--out", tmp_path / "out", "--json")
+    assert status == 2
+    assert "is not an empty folder; name a new one with --out" in err

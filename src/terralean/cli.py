@@ -480,13 +480,18 @@ def export(
         Literal["timm"], typer.Option("--format", help="timm: a folder that timm.create_model('local-dir:OUT') reads.")
     ],
     out: Annotated[Path, typer.Option(help="A new folder.", show_default=False)],
+    as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Write a trained model for other programs."""
     _configure_logging(verbose)
     from terralean.export.timm_folder import export_timm
 
-    out_console.print(f"{export_timm(run, out)}: timm.create_model('local-dir:{out}', pretrained=True)", soft_wrap=True)
+    folder = export_timm(run, out)
+    if as_json:
+        _print_json({"format": format_, "out": str(folder)})
+        return
+    out_console.print(f"{folder}: timm.create_model('local-dir:{folder}', pretrained=True)", soft_wrap=True)
 
 
 @app.command("list")
