@@ -20,7 +20,7 @@ from terralean.data.scene_index import SceneImage, find_scenes
 from terralean.data.scene_leakage import scene_leakage
 from terralean.data.scene_split import SceneSplit
 from terralean.data.words import listed
-from terralean.errors import EmptySplit
+from terralean.errors import EmptySplit, LabelError
 from terralean.evaluate.contenders import Contender, ReadRun, check_comparable, open_contender
 from terralean.evaluate.evaluation import Evaluation, write_all
 from terralean.evaluate.scene_contenders import (
@@ -107,7 +107,10 @@ def _own(run: SceneRun) -> tuple[SceneGround, Mapping[str, Seen]]:
 def _elsewhere(run: SceneRun, data: Path) -> tuple[SceneGround, Mapping[str, Seen]]:
     """All images of other data, and what looking at them showed."""
     config = _reading(run.config, data)
-    dataset = find_scenes(data, config, classes=run.card.classes)
+    try:
+        dataset = find_scenes(data, config, classes=run.card.classes)
+    except LabelError as error:
+        raise LabelError(f"{error}; {run.folder} can answer no other classes than it was trained on") from error
     checked = check_images(replace(dataset, images=_grouped(dataset.images, run.config.group)), config)
     check_image_bands(checked.dataset.bands, run.card.bands, path=str(data), chosen=False)
     images = checked.dataset.images
