@@ -11,12 +11,13 @@ Q bk' is the same for all image tokens, so that the softmax over these does not 
 tokens are then multiplied by M columns a head four times instead of being projected four times: with 16 meta tokens and heads
 of 32 channels, dual cross-attention takes 2 N C^2 multiply-accumulates instead of 4 N C^2 + 4 N M C.
 
-Image tokens are updated in place, GELU too: new memory for each result costs page faults (docs/experiments.md).
+Image tokens are updated in place, GELU too, and the feed-forward takes as many tokens at once as a core's cache holds: new
+memory for every result costs page faults (docs/experiments.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar, cast
 
 import torch
@@ -35,6 +36,8 @@ from terralean.models.lemevit import (
     split_heads,
 )
 
+SLICE_BYTES = 2**20  # for each thread, of what a feed-forward widens tokens to; second-level caches are of about this size
+
 AnyLeMeViT = TypeVar("AnyLeMeViT", LeMeViT, LeMeViTPyramid)
 # (attention, tokens of the image, the same normalised, meta tokens normalised) -> the first with what they read added in place,
 # None where they read nothing; the update of meta tokens, None where nobody asks for it.
@@ -51,6 +54,7 @@ def fold(model: AnyLeMeViT) -> AnyLeMeViT:
     with torch.no_grad():
         folded.meta_tokens = nn.Parameter(stem(folded.meta_tokens), requires_grad=False)
     folded.meta_token_downsample[0] = nn.Identity()
+    folded.downsample_layers[0] = _with_gelu_in_place(cast(nn.Sequential, folded.downsample_layers[0]))
     for blocks in cast("list[nn.ModuleList]", list(folded.stages)):
         for index, block in enumerate(cast("list[Block]", list(blocks))):
             blocks[index] = LeanBlock(block, exchange=_exchange(block, meta_tokens=model.config.meta_tokens))
@@ -79,8 +83,30 @@ class LeanBlock(nn.Module):
         return as_tokens(self.pos_embed(image))
 
     def _feed_forward(self, tokens: Tensor) -> Tensor:
+        """tokens (B, N, C) in place."""
         widen, _, _, narrow = self.mlp
-        return tokens.add_(narrow(torch.ops.aten.gelu_(widen(self.norm2(tokens)))))
+        for rows in _slices(tokens.view(-1, tokens.shape[-1]), width=cast(nn.Linear, widen).out_features):
+            rows.add_(narrow(torch.ops.aten.gelu_(widen(self.norm2(rows)))))
+        return tokens
+
+
+class GELUInPlace(nn.Module):
+    """GELU for what nobody else reads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x of any shape, changed."""
+        return torch.ops.aten.gelu_(x)
+
+
+def _with_gelu_in_place(layers: nn.Sequential) -> nn.Sequential:
+    return nn.Sequential(*(GELUInPlace() if isinstance(layer, nn.GELU) else layer for layer in layers))
+
+
+def _slices(rows: Tensor, *, width: int) -> Sequence[Tensor]:
+    """Views of the rows; a compiled program plans its memory itself, and a GPU wants all at once."""
+    if torch.compiler.is_compiling() or not rows.is_cpu:
+        return (rows,)
+    return rows.split(max(1, SLICE_BYTES * torch.get_num_threads() // (width * rows.element_size())))
 
 
 def _adding_its_input(conv: nn.Conv2d) -> nn.Conv2d:
