@@ -24,7 +24,7 @@ CARD = Card(
     tile_px=256,
     overlap_px=64,
     training=Training(data="0", images=3, split="whole images", leakage="no leak found: 3 m", steps=10, minutes=1.5, seed=0),
-    metrics={"test": {"miou": 0.5}},
+    metrics={"validation": {"miou": 0.25, "step": 8}, "test": {"mIoU": {"value": 0.5, "low": 0.4, "high": 0.6}}},
 )
 
 
@@ -58,6 +58,12 @@ def test_a_whole_run_has_no_findings(run, tmp_path):
     assert report.splits == {"train": 2, "validation": 0, "test": 1}
     assert report.findings == ()
     assert json.loads(json.dumps(asdict(report)))["card"]["model"] == "lemevit_tiny_light"
+
+
+def test_scores_are_told_with_and_without_an_interval(run):
+    text = tell(describe_run(run))
+    assert "miou 0.25, step 8" in text
+    assert "mIoU 0.5" in text
 
 
 def test_an_unfinished_run(run):

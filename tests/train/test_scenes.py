@@ -106,6 +106,7 @@ def test_card_says_what_the_model_is(finished, data):
     assert card.metrics["validation"]["top1"] == pytest.approx(best, abs=1e-5)
     macs = count_macs_at(create("lemevit_tiny", bands=3, classes=3), (1, 3, 32, 32))
     assert (card.cost["macs_layers"], card.cost["macs_attention"]) == (macs.layers, macs.attention)
+    assert card.cost["macs_at_px"] == 32
 
 
 def test_normalisation_is_that_of_the_training_images_alone(finished):

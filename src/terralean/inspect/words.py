@@ -156,6 +156,8 @@ def _values(values: Sequence[BandValues]) -> Iterable[str]:
 
 
 def _numbers(metrics: object) -> str:
+    """Scores by name; one with an interval is an entry with its value."""
     if not isinstance(metrics, dict):
         return str(metrics)
-    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, int | float))
+    values = {name: entry.get("value") if isinstance(entry, dict) else entry for name, entry in metrics.items()}
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items() if isinstance(value, int | float))

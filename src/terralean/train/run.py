@@ -347,7 +347,7 @@ def _card(experiment: AnyExperiment, material: Material, ended: _Ended) -> Card:
             seed=experiment.seed,
         ),
         metrics={} if ended.best is None else {"validation": {score.key: round(ended.best, 6), "step": ended.step}},
-        cost={**ended.cost, "macs_at_px": use.tile_px},
+        cost={**ended.cost, "macs_at_px": use.seen_px if use.resized else use.tile_px},
     )
 
 
