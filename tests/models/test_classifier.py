@@ -99,3 +99,12 @@ def test_images_that_a_network_cannot_take_are_refused():
         ConfigError, match=r"halo2botnet50ts_256 of timm cannot classify 3 bands and images of 100 px \(.*image_px"
     ):
         create("classifier", bands=3, classes=2, backbone="halo2botnet50ts_256", image_px=100)
+
+
+def test_small_network_halves_the_image_four_times_and_learns_everywhere():
+    model = create("small_cnn", bands=3, classes=10)
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(0.39e6, abs=5e3)
+    assert sum(p.numel() for p in model.get_classifier().parameters()) == 8 * 32 * 10 + 10
+    model(picture(2, 3, 16, 40)).square().mean().backward()
+    assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert model.body(picture(2, 3, 32, 48)).shape == (2, 256, 2, 3)
