@@ -4,7 +4,8 @@ OMP_NUM_THREADS=1 python benchmarks/ablation_costs.py       writes benchmarks/re
 
 Each variant is a setting of `lemevit_tiny` and `lemevit_small`; `first block` is the first after S0 at 224 px, whose
 costs section 3.4 of the paper compares. Times are processor time of one thread in float32, by the networks as they are trained
-(eager) and as `Predictor` runs them (folded), all in each round, each round in another order.
+(eager) and as `Predictor` runs them (folded), all in each round, each round in another order. MACs of a folded network are what
+it computes; by layers and products they are split otherwise, since products take the place of projections.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def variants(size: str, *, batch: int) -> Iterator[Variant]:
     for setting in SETTINGS:
         told = ", ".join(f"{name}={value}" for name, value in setting.items()) or "as published"
         model = create(f"lemevit_{size}", bands=3, classes=1000, **setting).eval()
-        macs = count_macs_at(model, (1, *image.shape[1:]))
         for mode, network in (("eager", model), ("folded", model.fold())):
+            macs = count_macs_at(network, (1, *image.shape[1:]))
             yield Variant(f"lemevit_{size}", told, mode, macs, parameters(model), _call(network, image))
     for stages in ("CDDSS", "CSSSS"):
         model = create(f"lemevit_{size}", bands=3, classes=0, stages=stages).eval()
@@ -76,10 +77,9 @@ def _first_block(name: str, stages: str, mode: str, network: nn.Module, *, plain
     width = plain.config.dims[1]
     image = torch.randn(batch, width, GRID, GRID).contiguous(memory_format=torch.channels_last)
     meta = torch.randn(batch, META_TOKENS, width)
-    block = plain.stages[1][0]
+    block, told = network.stages[1][0], f"first block, stages={stages}"
     macs = count_macs(block, image[:1], meta[:1])
-    told = f"first block, stages={stages}"
-    return Variant(name, told, mode, macs, parameters(block), _call(network.stages[1][0], image, meta))
+    return Variant(name, told, mode, macs, parameters(plain.stages[1][0]), _call(block, image, meta))
 
 
 def _call(network: nn.Module, *inputs: Tensor) -> Callable[[], object]:
