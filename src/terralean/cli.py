@@ -180,7 +180,7 @@ def train(
         none = result.validation is None
         score = "no validation split" if none else f"best validation {result.score} {result.validation:.3f}"
         state = "was finished before" if result.already_done else f"{result.minutes:.1f} min"
-        out_console.print(f"{result.run}: {result.steps} steps, {score}, {state}", soft_wrap=True)
+        out_console.print(f"{result.run}: {result.length}, {score}, {state}", soft_wrap=True)
     out_console.print(f"split: {results[0].split}\nleakage: {results[0].leakage}", soft_wrap=True)
 
 

@@ -344,7 +344,7 @@ def test_every_verb_takes_the_run(noisy, tmp_path, monkeypatch, capfd):
 
     out = tmp_path / "run"
     changes = [part for change in CHANGES for part in ("--set", change)]
-    assert "12 steps, best validation mIoU" in terralean("train", "random_forest", "--data", noisy, "--out", out, *changes)
+    assert "12 trees, best validation mIoU" in terralean("train", "random_forest", "--data", noisy, "--out", out, *changes)
     assert "mIoU" in terralean("evaluate", out)
     page = (out / "report.html").read_text()
     assert "forest" in page

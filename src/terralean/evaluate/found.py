@@ -235,7 +235,7 @@ def _about(found: Found) -> tuple[tuple[str, str], ...]:
     return (
         ("Model", card.model),
         ("Bands", ", ".join(card.bands.names)),
-        ("Trained on", f"{training.images} image{'' if training.images == 1 else 's'}, {training.steps} steps"),
+        ("Trained on", f"{training.images} image{'' if training.images == 1 else 's'}, {card.length}"),
         ("Scored on", f"{scored}: {page.spaced(labelled)} labelled pixels"),
         ("Run", str(found.contender)),
     )

@@ -113,7 +113,7 @@ def _run(report: RunReport) -> Iterable[str]:
         if card.task == "classification":
             seen = f", seen at {card.seen_px} px" if card.seen_px else ""
             yield _line("cells", f"{card.tile_px - card.overlap_px} px, in the middle of views of {card.tile_px} px{seen}")
-        yield _line("trained", f"{card.training.steps} steps, {card.training.minutes:g} min, seed {card.training.seed}")
+        yield _line("trained", f"{card.length}, {card.training.minutes:g} min, seed {card.training.seed}")
         yield _line("split", card.training.split)
         if not card.training.leakage.startswith("LEAKS"):  # else it is a finding
             yield _line("leakage", card.training.leakage)

@@ -13,8 +13,7 @@ from terralean.data.config import DataConfig
 from terralean.errors import ConfigError
 from terralean.models import CLASSIFIERS, SEGMENTERS
 from terralean.tasks.segmentation import LossConfig
-
-FOREST = "forest"  # the model that is fitted, not trained
+from terralean.weights.card import FOREST
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -57,6 +57,7 @@ class RunResult:
 
     run: str
     steps: int
+    length: str  # the same in words; a random forest has trees
     minutes: float
     score: str  # the validation score that chose the weights
     validation: float | None  # its best value; None without a validation split
@@ -367,6 +368,7 @@ def _result(out: Path, card: Card, *, already_done: bool) -> RunResult:
     return RunResult(
         run=str(out),
         steps=card.training.steps,
+        length=card.length,
         minutes=card.training.minutes,
         score=score.name,
         validation=card.metrics.get("validation", {}).get(score.key),

@@ -14,6 +14,7 @@ from terralean.errors import RunError
 from terralean.spec import Bands, Classes, Normalisation
 
 FORMAT = 1
+FOREST = "forest"  # the model that is fitted, not trained
 NAME = "card.json"
 SEED = re.compile(r"seed(0|[1-9][0-9]*)")  # folder of one of several seeds
 
@@ -53,6 +54,11 @@ class Card:
     metrics: dict[str, Any] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
     licence: str = "unstated"
+
+    @property
+    def length(self) -> str:
+        """How much training the model had, in words."""
+        return f"{self.training.steps} {'trees' if self.model == FOREST else 'steps'}"
 
 
 def write_card(card: Card, folder: Path) -> None:
