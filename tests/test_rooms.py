@@ -12,6 +12,7 @@ ALLOWED = {
     "errors": set(),
     "raster": set(),
     "cost": set(),
+    "tokens": set(),
     "layers": {"tokens"},
     "models": {"layers", "tokens", "boxes"},
     "data": {"raster", "boxes"},

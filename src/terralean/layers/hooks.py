@@ -1,0 +1,128 @@
+"""Where a method of token reduction meets a network: what travels through the layers, and the places where it may change.
+
+A network with attention layers runs them on a `Stream`. A method gives `Hooks`: functions by layer (counted from 1) that are
+called between its parts. Hooks are made anew for every pass, from the method's config and the `Setting` of that pass, so that
+nothing has to be stored on a module: what a method wants to find again later travels in the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from terralean.tokens.packed import keep, put_back
+
+Execution = Literal["packed", "padded", "masked"]  # no work for tokens that are gone; some; all, as a dense network does
+
+
+class Point(NamedTuple):
+    """What a method did at one layer, in one pass."""
+
+    layer: int  # from 1
+    count: Tensor  # (B,) tokens of each image from here on, class tokens not counted
+    alive: Tensor | None = None  # (B, h, w) true for tokens that go on, of a method that prunes
+    group: Tensor | None = None  # (B, h, w) which row stands for each token now, of a method that merges; rows from 0
+
+
+class Answer(NamedTuple):
+    """What an attention-to-mask head says."""
+
+    masks: Tensor  # (B, K, n) logits, whether a token belongs to the class of a query
+    objects: Tensor  # (B, K, 2) logits of object and no object, or (B, K, K + 1) of all classes and none
+
+
+class Stream(NamedTuple):
+    """The tokens of a batch on their way through a network, always padded where a hook sees them.
+
+    N tokens an image at the start, the prefix (class and register tokens) included; n rows now.
+    """
+
+    x: Tensor  # (B, n, C)
+    there: Tensor | None = None  # (B, n) true for a token, false for a row to leave alone; None: all are tokens
+    size: Tensor | None = None  # (B, n) tokens that each row stands for: attention to it is as to so many; None: one
+    full: Tensor | None = None  # (B, N, C) last values of all tokens, once some were taken out
+    index: Tensor | None = None  # (B, n) which row of `full` each one is
+    canvas: Tensor | None = None  # (B, K, N) mask logits of tokens whose class is settled, and of others as last seen
+    answers: tuple[Answer, ...] = ()  # of auxiliary heads, on the grid of the start, prefix left out
+    record: tuple[Point, ...] = ()
+    memory: Any = None  # the method's own
+
+
+class Seen(NamedTuple):
+    """What the attention of a layer saw, by the rows that it had."""
+
+    read: Tensor | None = None  # (B, n), what `Hooks.read` made of its map
+    keys: Tensor | None = None  # (B, n, heads, d)
+
+
+Change = Callable[[Stream, Seen], Stream]
+Read = Callable[[Tensor, Tensor | None], Tensor]  # weights (b, heads, n, n) after softmax, there (b, n) -> (b, n)
+Run = Callable[[Tensor, Tensor | None], Tensor]  # y (B, m, C), there (B, m) -> (B, m, C)
+Around = Callable[[Tensor, Tensor | None, Run], Tensor]  # y (B, n, C), there, the sublayer -> what the sublayer adds, (B, n, C)
+Finish = Callable[[Stream], Tensor]  # -> the tokens (B, N, C) of the start, in their order
+
+
+def all_tokens(stream: Stream) -> Tensor:
+    """(B, N, C): tokens on their way as they are, those that were taken out as they were then."""
+    if stream.full is None or stream.index is None:
+        return stream.x
+    return put_back(stream.x, stream.index, stream.there, stream.full)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hooks:
+    """What a method does in one pass; where it says nothing, nothing happens. Keys are layers, counted from 1."""
+
+    around_attention: Mapping[int, Around] = field(default_factory=dict)  # given the normalised input of the sublayer
+    around_mlp: Mapping[int, Around] = field(default_factory=dict)
+    read: Mapping[int, Read] = field(default_factory=dict)  # layers whose attention map is computed, and what is read of it
+    after_attention: Mapping[int, Change] = field(default_factory=dict)  # its result is added, the MLP is still to come
+    after_block: Mapping[int, Change] = field(default_factory=dict)
+    restore: Finish = all_tokens
+    survivors_only: bool = False  # the decoder reads tokens that are still on their way, and `canvas` answers for the others
+
+
+DENSE = Hooks()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """What the hooks of a pass may depend on, beside the method's config."""
+
+    grid: tuple[int, int]  # rows and columns of the tokens of an image
+    prefix: int  # tokens before those of the grid: class and register tokens; they are never taken out
+    execution: Execution
+    training: bool
+    step: int | None  # of the training; None: not told
+    seeds: Callable[[], list[int]]  # one an image: of its values, so that the batch around it does not matter; in training drawn
+    heads: Mapping[str, nn.Module]  # the method's own, by layer
+
+
+class MakeHooks(Protocol):
+    """A method's function from its config and the setting of a pass to its hooks."""
+
+    def __call__(self, config: Any, setting: Setting) -> Hooks: ...  # noqa: D102 - as the class says
+
+
+def drop(stream: Stream, chosen: Tensor, *, setting: Setting) -> Stream:
+    """The stream with the chosen rows only, (B, n) true for them. Masked execution leaves all rows where they are."""
+    chosen = chosen if stream.there is None else chosen & stream.there
+    if setting.execution == "masked":
+        return stream._replace(there=chosen)
+    full, before = all_tokens(stream), stream.index
+    kept = keep(stream.x, chosen)
+    index = kept.index if before is None else before.gather(1, kept.index)
+    size = None if stream.size is None else stream.size.gather(1, kept.index)
+    return stream._replace(x=kept.x, there=kept.there, size=size, full=full, index=index)
+
+
+def alive_on_grid(stream: Stream, *, setting: Setting) -> Tensor:
+    """(B, h, w) true for tokens of the grid that are still on their way."""
+    there = torch.ones_like(stream.x[..., 0], dtype=torch.bool) if stream.there is None else stream.there
+    if stream.full is not None and stream.index is not None:
+        there = torch.zeros_like(stream.full[..., 0], dtype=torch.bool).scatter(1, stream.index, there)
+    return there[:, setting.prefix :].unflatten(1, setting.grid)

@@ -1,0 +1,63 @@
+"""Methods of token reduction by name, as a network with attention layers uses them.
+
+What a method decides and how it applies that stands in the room `tokens`; what it does between the parts of a network's
+layers stands in `models.pruning` and `models.merging`. A config's type says which method it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from terralean.errors import ConfigError
+from terralean.layers.hooks import DENSE, Hooks, MakeHooks, Setting
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """The network that a method is to work in."""
+
+    width: int  # channels of its tokens
+    depth: int  # layers
+    classes: int
+
+
+MakeHeads = Callable[[Any, Place], nn.ModuleDict]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """How a network uses one method."""
+
+    hooks: MakeHooks
+    layers: Callable[[Any], tuple[int, ...]] = lambda config: config.after  # what it is to be checked against
+    heads: MakeHeads | None = None  # its own parameters, by layer
+    multiple: Callable[[Any], int] = lambda config: 1  # what both sides of the grid of tokens are filled up to
+
+
+METHODS: Mapping[str, Method] = {}
+
+
+def heads_of(config: Any, place: Place) -> nn.ModuleDict:
+    """The parameters that the method adds, after checking that the network has its layers."""
+    method = METHODS[config.method]
+    wrong = [layer for layer in method.layers(config) if not 1 <= layer <= place.depth]
+    if wrong:
+        raise ConfigError(
+            f"reduce: {config.method} is to act at layer {', '.join(map(str, wrong))}, the network has the layers 1 to "
+            f"{place.depth}; set reduce.after to some of these"
+        )
+    return nn.ModuleDict() if method.heads is None else method.heads(config, place)
+
+
+def hooks_of(config: Any, setting: Setting) -> Hooks:
+    """What the method does in one pass; without a config, nothing."""
+    return DENSE if config is None else METHODS[config.method].hooks(config, setting)
+
+
+def grid_multiple(config: Any) -> int:
+    """What the sides of the grid have to be multiples of."""
+    return 1 if config is None else METHODS[config.method].multiple(config)
