@@ -37,7 +37,7 @@ class ALGMConfig:
 
 
 def similarity(x: Tensor, *, grid: tuple[int, int], window: int) -> Tensor:
-    """x (B, h * w, C) of a grid (rows, columns) -> mean cosine between the tokens of each whole window (B, windows), by rows."""
+    """x (B, h * w, C) of a grid (rows, columns) -> mean cosine between the tokens of each whole window (B, windows)."""
     unit = F.normalize(_windows(x, grid=grid, window=window), dim=-1)
     members = window * window
     # the sum over all pairs is the squared length of the sum; each token's cosine with itself is no pair
@@ -53,9 +53,7 @@ def alike_windows(similar: Tensor, config: ALGMConfig) -> Tensor:
     return similar.argsort(dim=1, descending=True).argsort(dim=1) < fewest
 
 
-def local_groups(
-    similar: Tensor, merged: Tensor, *, grid: tuple[int, int], window: int, class_token: bool = False
-) -> Groups:
+def local_groups(similar: Tensor, merged: Tensor, *, grid: tuple[int, int], window: int, class_token: bool = False) -> Groups:
     """similar and merged (B, windows) -> groups of the tokens (B, [1 +] h * w).
 
     The class token comes first if there is one, then merged windows by falling similarity, then the others in grid order. Rows

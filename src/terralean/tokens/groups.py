@@ -17,7 +17,7 @@ class Groups(NamedTuple):
     """Which tokens are put together: the group of each token (B, N), and the number of groups of each image (B,)."""
 
     group: Tensor
-    count: Tensor
+    counts: Tensor
 
 
 def alone(images: int, tokens: int, *, device: torch.device) -> Groups:
@@ -28,7 +28,7 @@ def alone(images: int, tokens: int, *, device: torch.device) -> Groups:
 
 def flat_index(groups: Groups) -> Tensor:
     """The group of every token (B * N,) among the groups of all images, those of the first image first."""
-    start = groups.count.cumsum(0) - groups.count
+    start = groups.counts.cumsum(0) - groups.counts
     return (groups.group + start[:, None]).flatten()
 
 
@@ -54,7 +54,7 @@ def after(first: Tensor, second: Tensor) -> Tensor:
 
 def merge_alike(x: Tensor, groups: Groups, *, size: Tensor) -> tuple[Tensor, Tensor]:
     """`merge` where all images have as many groups: x (B, N, C), size (B, N) -> (B, groups, C), (B, groups)."""
-    images, count = x.shape[0], int(groups.count[0])
+    images, count = x.shape[0], int(groups.counts[0])
     merged, sizes = merge(x.flatten(0, 1), flat_index(groups), size=size.flatten(), total=images * count)
     return merged.unflatten(0, (images, count)), sizes.unflatten(0, (images, count))
 

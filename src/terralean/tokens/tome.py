@@ -44,13 +44,15 @@ class ToMeConfig:
 
 
 def tokens_per_layer(config: ToMeConfig, *, depth: int) -> list[int]:
-    """How many tokens each of `depth` layers merges, if it has twice as many; ConfigError where the list is of another length."""
+    """How many tokens each layer merges, if it has twice as many; ConfigError where the list is of another length."""
     if isinstance(config.r, int):
         first = int(config.r * (1 - config.inflection))
         step = 2 * (config.r - first) / max(depth - 1, 1)
         return [int(first + step * layer) for layer in range(depth)]
     if len(config.r) != depth:
-        raise ConfigError(f"reduce.r lists {len(config.r)} layers, the encoder has {depth}; give {depth} numbers, or one for all")
+        raise ConfigError(
+            f"reduce.r lists {len(config.r)} layers, the encoder has {depth}; give {depth} numbers, or one for all"
+        )
     return list(config.r)
 
 
@@ -78,9 +80,9 @@ def match(metric: Tensor, *, r: int | Tensor, class_token: bool = False) -> Grou
 
 
 def best_match(metric: Tensor, *, class_token: bool) -> tuple[Tensor, Tensor]:
-    """metric (B, N, D) -> for each even token the cosine to its most similar odd token and which of these it is, both (B, N / 2).
+    """metric (B, N, D) -> of each even token the cosine to the most similar odd one, and which of these it is, both (B, N / 2).
 
-    It is minus infinity for a class token.
+    The cosine is minus infinity for a class token.
     """
     unit = metric / metric.norm(dim=-1, keepdim=True)
     scores = unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)
