@@ -119,7 +119,8 @@ def test_a_first_class_that_is_nowhere_is_taken_for_a_shift(dataset):
 def test_labels_counted_from_one_are_told(dataset):
     config = DataConfig(classes=(*NAMES, "clutter"))
     message = refused(dataset(several(mmseg, 0, 1, boundary=False), config), config)
-    assert message.endswith('if they are: --set "data.label_values=[1, 2, 3, 4, 5, 6]" --set "data.ignore=[0]"')
+    assert 'if they are: --set "data.label_values=[1, 2, 3, 4, 5, 6]" --set "data.ignore=[0]"' in message
+    assert message.endswith("as for ISPRS Potsdam as mmseg's converter writes it (0 boundary, 1 to 6 the classes with clutter)")
 
 
 def test_a_class_ignored_by_its_name_leaves_settings_that_fit_too(dataset):

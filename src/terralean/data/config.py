@@ -50,6 +50,7 @@ class SplitConfig:
     gap_px: int | None = None  # from training to any pixel that judges, at least; None: 32, or a quarter of a block
     gap_m: float | None = None
     listed: ListedSplit | None = None  # the split of each group, by name, instead of a rule
+    test_from: Literal["test", "validation"] = "test"  # the given split that is scored; validation: test labels are kept back
     seed: int | None = None  # of what is dealt at random; None: the run's, so that another training is tested elsewhere
 
     def __post_init__(self) -> None:
@@ -69,6 +70,11 @@ class SplitConfig:
                 raise ConfigError(f"data.split.{name} is a distance, 0 or more, got {value:g}")
         if self.listed is not None and self.rule is not None:
             raise ConfigError(f"data.split.listed says the split, so data.split.rule {self.rule} has no effect; take one out")
+        if self.test_from != "test" and (self.listed is not None or self.rule not in (None, "given")):
+            raise ConfigError(
+                f"data.split.test_from {self.test_from} is for a split that folders or an index give, so it has no effect with "
+                f"data.split.{'listed' if self.listed else 'rule'}; take one out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,10 +18,11 @@ from terralean.data.config import DataConfig, SplitName
 from terralean.data.deal import NAMES
 from terralean.data.familiar import familiar_numbers, settings
 from terralean.data.index import Dataset
+from terralean.data.misread import common_cars, exchanged_colours, unlabelled_class
 from terralean.data.split import given_sources
 from terralean.data.words import listed
 from terralean.errors import LabelError
-from terralean.raster.coding import Coding, as_hex
+from terralean.raster.coding import Coding, Colour, as_hex
 from terralean.raster.labels import count_stored, strange_colours, strange_numbers
 from terralean.raster.polygons import is_vector
 from terralean.spec import Classes
@@ -52,24 +53,34 @@ def check_labels(dataset: Dataset, config: DataConfig) -> None:
     All label rasters are read once, and what they hold is remembered.
     """
     found = doubts(dataset, config)
-    if not any(doubt.kind == "error" for doubt in found):
-        _check_listed(dataset)
     for doubt in found:
         if doubt.kind == "error" or (doubt.kind == "doubt" and not config.trust_labels):
             raise LabelError(doubt.message)
+    _check_listed(dataset)
+    for doubt in found:
         log.warning("%s", doubt.message)
 
 
 def doubts(dataset: Dataset, config: DataConfig) -> list[Doubt]:
     """All that is odd about the numbers in the label rasters of a dataset."""
     files, expected = _files(dataset, config), _Expected(coding=dataset.coding, classes=dataset.classes)
+    stored = _stored(dataset, config)
     strange = [file for file in files if file.numbers - expected.listed]
-    if strange:
-        message = _from_another_start(strange, files, expected, dataset)
+    if strange or (message := exchanged_colours(dataset, config, stored)):
+        message = _from_another_start(strange, files, expected, dataset) if strange else message
         return [Doubt(kind="error", message=message)] if message else []
-    found = [_shifted(files, expected), _two_kinds(files, expected)]
-    sure = [Doubt(kind="doubt", message=message) for message in found if message]
+    found = [_shifted(files, expected), _two_kinds(files, expected), unlabelled_class(dataset, config, stored)]
+    found = [message for message in found if message] or [common_cars(dataset, config, stored)]
+    sure = [Doubt(kind="doubt", message=message if TRUST in message else f"{message}; {TRUST}") for message in found if message]
     return sure or _unlike_splits(files, expected)
+
+
+def _stored(dataset: Dataset, config: DataConfig) -> Counter[int | Colour]:
+    """Pixels of each number or colour in all label rasters together."""
+    counts: Counter[int | Colour] = Counter()
+    for label in sorted({source.label for source in given_sources(dataset, config) if not is_vector(source.label)}):
+        counts.update(count_stored(label, coding=dataset.coding))
+    return counts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

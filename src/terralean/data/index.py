@@ -12,6 +12,17 @@ from pathlib import Path
 from typing import cast, get_args
 
 from terralean.data.config import DataConfig, SplitName
+from terralean.data.deliveries import (
+    IMAGES_DELIVERED,
+    LABELS_DELIVERED,
+    LOVEDA_IMAGES,
+    LOVEDA_MASKS,
+    check_band_order,
+    folders_in,
+    is_delivery,
+    loveda_parts,
+    pairing_name,
+)
 from terralean.data.legend import Legend, known_legend, read_legend
 from terralean.data.words import counted, listed
 from terralean.errors import BandMismatch, DatasetError, MissingFile
@@ -23,8 +34,6 @@ log = logging.getLogger(__name__)
 
 RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".jpg", ".jpeg", ".png", ".bmp", ".dat")
 VECTORS = (".gpkg", ".geojson", ".json", ".shp", ".fgb")
-IMAGES_DELIVERED = re.compile(r"\d_Ortho_\w+")  # ISPRS Potsdam: 2_Ortho_RGB, 3_Ortho_IRRG, 4_Ortho_RGBIR
-LABELS_DELIVERED = re.compile(r"\d_Labels_\w+")  # 5_Labels_all, 5_Labels_all_noBoundary
 MASK_FOLDERS = ("masks", "labels")
 SPLITS: dict[str, SplitName] = {
     "train": "train",
@@ -36,9 +45,9 @@ SPLITS: dict[str, SplitName] = {
 }
 UNDERSTOOD = (
     "understood are: index.csv with the columns path,label and perhaps split,group; images/ and masks/ (or labels/) with "
-    "files of the same name, perhaps in train/ val/ test/; mmseg's img_dir/ and ann_dir/; the folders that ISPRS delivers for "
-    "Potsdam; any two folders named by data.images and data.labels; one scene with labels.gpkg, labels.tif or SCENE_labels.*; "
-    "or a scene file with data.labels=FILE"
+    "files of the same name, perhaps in train/ val/ test/; mmseg's img_dir/ and ann_dir/; the folders in which ISPRS Potsdam, "
+    "LoveDA and Five-Billion-Pixels are delivered; any two folders named by data.images and data.labels; one scene with "
+    "labels.gpkg, labels.tif or SCENE_labels.*; or a scene file with data.labels=FILE"
 )
 
 
@@ -166,6 +175,7 @@ def _mmseg(root: Path, config: DataConfig) -> tuple[str, list[Source]]:
 def _named_folders(root: Path, config: DataConfig) -> tuple[str, list[Source]]:
     images = _folder(root, config.images, setting="data.images", usual=IMAGES_DELIVERED)
     labels = _folder(root, config.labels, setting="data.labels", usual=LABELS_DELIVERED)
+    check_band_order(images, config.bands)
     return _two_folders(images, labels, f"{images.name}/ and {labels.name}/", group=config.group)
 
 
@@ -186,20 +196,36 @@ def _folder(root: Path, name: str | None, *, setting: str, usual: re.Pattern[str
     return root / found[0]
 
 
-def folders_in(root: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, without hidden ones."""
-    return sorted(child.name for child in root.iterdir() if child.is_dir() and not child.name.startswith("."))
+def _loveda(root: Path, config: DataConfig) -> tuple[str, list[Source]]:
+    parts = [part for part in loveda_parts(root) if part.parent.name.lower() in SPLITS]
+    sources, unlabelled = [], 0
+    for part in parts:
+        images, masks, split = part / LOVEDA_IMAGES, part / LOVEDA_MASKS, SPLITS[part.parent.name.lower()]
+        if _keeps_labels_back(masks, split):
+            unlabelled += len(_by_stem(images))
+        else:
+            sources += _pairs(images, masks, split)
+    how = split_words(source.split for source in sources)
+    return f"LoveDA's folders paired by file name, {len(sources)} pairs, {how}{_left_out(unlabelled)}", sources
 
 
-def _is_delivery(root: Path) -> bool:
-    return all(any(usual.fullmatch(name) for name in folders_in(root)) for usual in (IMAGES_DELIVERED, LABELS_DELIVERED))
+def _keeps_labels_back(masks: Path, split: SplitName) -> bool:
+    """Whether a test split has no folder of labels at all: who publishes a benchmark may keep them."""
+    return split == "test" and not masks.is_dir()
+
+
+def _left_out(unlabelled: int) -> str:
+    return f"; {counted(unlabelled, 'test image')} without labels left out" if unlabelled else ""
 
 
 def _two_folders(images: Path, masks: Path, name: str, *, group: str | None) -> tuple[str, list[Source]]:
     splits = [child.name for child in sorted(images.iterdir()) if child.is_dir() and child.name.lower() in SPLITS]
     if splits:
-        sources = [s for split in splits for s in _pairs(images / split, masks / split, SPLITS[split.lower()])]
-        return f"{name} paired by file name, {len(sources)} pairs, {split_words(source.split for source in sources)}", sources
+        kept = [split for split in splits if not _keeps_labels_back(masks / split, SPLITS[split.lower()])]
+        sources = [s for split in kept for s in _pairs(images / split, masks / split, SPLITS[split.lower()])]
+        left = _left_out(sum(len(_by_stem(images / split)) for split in splits if split not in kept))
+        how = split_words(source.split for source in sources)
+        return f"{name} paired by file name, {len(sources)} pairs, {how}{left}", sources
     sources, how = _pairs_of_any_name(images, masks, group)
     return f"{name} paired by {how}, {len(sources)} pairs, {split_words(source.split for source in sources)}", sources
 
@@ -251,10 +277,10 @@ def _pairs(images: Path, masks: Path, split: SplitName | None) -> list[Source]:
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     paths = sorted(path for path in folder.iterdir() if is_raster(path))
-    twice = [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]
+    twice = [stem for stem, count in Counter(map(pairing_name, paths)).items() if count > 1]
     if twice:
         raise DatasetError(f"{folder} has several files named {listed(twice)}; keep one of each name")
-    return {path.stem: path for path in paths}
+    return {pairing_name(path): path for path in paths}
 
 
 # one scene, or some, with labels beside
@@ -325,7 +351,8 @@ def _has_masks(root: Path) -> bool:
 LAYOUTS: tuple[tuple[Callable[[Path], bool], Callable[[Path, DataConfig], tuple[str, list[Source]]]], ...] = (
     (lambda root: (root / "index.csv").is_file(), _from_index),
     (lambda root: (root / "img_dir").is_dir() and (root / "ann_dir").is_dir(), _mmseg),
-    (_is_delivery, _named_folders),
+    (is_delivery, _named_folders),
+    (lambda root: bool(loveda_parts(root)), _loveda),
     (lambda root: (root / "images").is_dir() and _has_masks(root), _images_and_masks),
     (lambda root: any((root / name / "images").is_dir() for name in SPLITS), _split_folders),
     (lambda root: bool(_scenes_in(root) and _labels_in(root)), _scenes_with_labels),

@@ -12,7 +12,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from terralean.data.config import SplitName
-from terralean.data.index import SPLITS, folders_in, group_of, index_splits, is_raster, is_there, split_words
+from terralean.data.deliveries import folders_in
+from terralean.data.index import SPLITS, group_of, index_splits, is_raster, is_there, split_words
 from terralean.data.scene_config import SceneDataConfig
 from terralean.data.scene_picture import read_picture
 from terralean.data.words import listed
