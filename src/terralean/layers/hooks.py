@@ -23,7 +23,7 @@ class Point(NamedTuple):
     """What a method did at one layer, in one pass."""
 
     layer: int  # from 1
-    count: Tensor  # (B,) tokens of each image from here on, class tokens not counted
+    left: Tensor  # (B,) tokens of each image from here on, class tokens not counted
     alive: Tensor | None = None  # (B, h, w) true for tokens that go on, of a method that prunes
     group: Tensor | None = None  # (B, h, w) which row stands for each token now, of a method that merges; rows from 0
 
@@ -45,7 +45,7 @@ class Stream(NamedTuple):
     there: Tensor | None = None  # (B, n) true for a token, false for a row to leave alone; None: all are tokens
     size: Tensor | None = None  # (B, n) tokens that each row stands for: attention to it is as to so many; None: one
     full: Tensor | None = None  # (B, N, C) last values of all tokens, once some were taken out
-    index: Tensor | None = None  # (B, n) which row of `full` each one is
+    place: Tensor | None = None  # (B, n) which row of `full` each one is
     canvas: Tensor | None = None  # (B, K, N) mask logits of tokens whose class is settled, and of others as last seen
     answers: tuple[Answer, ...] = ()  # of auxiliary heads, on the grid of the start, prefix left out
     record: tuple[Point, ...] = ()
@@ -68,9 +68,9 @@ Finish = Callable[[Stream], Tensor]  # -> the tokens (B, N, C) of the start, in 
 
 def all_tokens(stream: Stream) -> Tensor:
     """(B, N, C): tokens on their way as they are, those that were taken out as they were then."""
-    if stream.full is None or stream.index is None:
+    if stream.full is None or stream.place is None:
         return stream.x
-    return put_back(stream.x, stream.index, stream.there, stream.full)
+    return put_back(stream.x, stream.place, stream.there, stream.full)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,10 +95,13 @@ class Setting:
 
     grid: tuple[int, int]  # rows and columns of the tokens of an image
     prefix: int  # tokens before those of the grid: class and register tokens; they are never taken out
+    classes: int
     execution: Execution
     training: bool
-    step: int | None  # of the training; None: not told
-    seeds: Callable[[], list[int]]  # one an image: of its values, so that the batch around it does not matter; in training drawn
+    done: float | None  # share of the training's steps; None: not told
+    seeds: Callable[
+        [], list[int]
+    ]  # one an image: of its values, so that the batch around it does not matter; in training drawn
     heads: Mapping[str, nn.Module]  # the method's own, by layer
 
 
@@ -108,21 +111,24 @@ class MakeHooks(Protocol):
     def __call__(self, config: Any, setting: Setting) -> Hooks: ...  # noqa: D102 - as the class says
 
 
-def drop(stream: Stream, chosen: Tensor, *, setting: Setting) -> Stream:
-    """The stream with the chosen rows only, (B, n) true for them. Masked execution leaves all rows where they are."""
+def drop(stream: Stream, chosen: Tensor, *, setting: Setting, most: int | None = None) -> Stream:
+    """The stream with the chosen rows only, (B, n) true for them. Masked execution leaves all rows where they are.
+
+    `most`: how many these are in every image, where that is known beforehand.
+    """
     chosen = chosen if stream.there is None else chosen & stream.there
     if setting.execution == "masked":
         return stream._replace(there=chosen)
-    full, before = all_tokens(stream), stream.index
-    kept = keep(stream.x, chosen)
-    index = kept.index if before is None else before.gather(1, kept.index)
-    size = None if stream.size is None else stream.size.gather(1, kept.index)
-    return stream._replace(x=kept.x, there=kept.there, size=size, full=full, index=index)
+    full, before = all_tokens(stream), stream.place
+    kept = keep(stream.x, chosen, most=most)
+    place = kept.place if before is None else before.gather(1, kept.place)
+    size = None if stream.size is None else stream.size.gather(1, kept.place)
+    return stream._replace(x=kept.x, there=kept.there, size=size, full=full, place=place)
 
 
 def alive_on_grid(stream: Stream, *, setting: Setting) -> Tensor:
     """(B, h, w) true for tokens of the grid that are still on their way."""
     there = torch.ones_like(stream.x[..., 0], dtype=torch.bool) if stream.there is None else stream.there
-    if stream.full is not None and stream.index is not None:
-        there = torch.zeros_like(stream.full[..., 0], dtype=torch.bool).scatter(1, stream.index, there)
+    if stream.full is not None and stream.place is not None:
+        there = torch.zeros_like(stream.full[..., 0], dtype=torch.bool).scatter(1, stream.place, there)
     return there[:, setting.prefix :].unflatten(1, setting.grid)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import nn
 
 from terralean.errors import ConfigError, UnknownName
-from terralean.models import classifier, factseg, forest, light, small_cnn, unet, unetformer, upernet
+from terralean.models import classifier, factseg, forest, light, segvit, small_cnn, unet, unetformer, upernet
 from terralean.models.timm_names import register
 
 Size = bool | int | float | str  # of a model's settings, as a recipe writes them
@@ -25,6 +25,9 @@ SEGMENTERS: dict[str, Callable[..., nn.Module]] = {
     "lemevit_base_upernet": upernet.lemevit_base_upernet,
     "swin_tiny_upernet": upernet.swin_tiny_upernet,
     "upernet": upernet.upernet,
+    "vit_base_segvit": segvit.vit_base_segvit,
+    "vit_tiny_segvit": segvit.vit_tiny_segvit,
+    "segvit": segvit.segvit,
     "unet_resnet18": unet.unet_resnet18,
     "unetformer_resnet18": unetformer.unetformer_resnet18,
     "factseg_resnet50": factseg.factseg_resnet50,
@@ -40,14 +43,28 @@ CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
 MODELS = {**SEGMENTERS, **CLASSIFIERS}
 
 
-def create(name: str, *, bands: int, classes: int, **sizes: Size) -> nn.Module:
-    """The model of this name; `sizes` are the other keyword arguments of its function in MODELS, checked by name."""
+def create(name: str, *, bands: int, classes: int, reduce: Any = None, **sizes: Size) -> nn.Module:
+    """The model of this name; `sizes` are the other keyword arguments of its function in MODELS, checked by name.
+
+    `reduce` is the config of a method of token reduction, one of `terralean.tokens.REDUCERS`, for a model that can use it.
+    """
     if name not in MODELS:
         near = get_close_matches(name, MODELS) or sorted(MODELS)
         raise UnknownName(f"no model {name!r}; nearest: {', '.join(near)}")
     build = MODELS[name]
     _check_sizes(name, build, sizes)
-    return build(bands=bands, classes=classes, **sizes)
+    model = build(bands=bands, classes=classes, **sizes)
+    if reduce is not None:
+        _reduce(name, model, reduce)
+    return model
+
+
+def _reduce(name: str, model: nn.Module, config: Any) -> None:
+    take: Callable[[Any], None] | None = getattr(model, "reduce_tokens", None)
+    if take is None:
+        known = ", ".join(key for key in SEGMENTERS if key.endswith("segvit"))
+        raise ConfigError(f"model {name} has no place for reduce.method={config.method}; those that have: {known}")
+    take(config)
 
 
 def _check_sizes(name: str, build: Callable[..., nn.Module], sizes: Mapping[str, Size]) -> None:

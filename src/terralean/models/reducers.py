@@ -14,16 +14,8 @@ from torch import nn
 
 from terralean.errors import ConfigError
 from terralean.layers.hooks import DENSE, Hooks, MakeHooks, Setting
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """The network that a method is to work in."""
-
-    width: int  # channels of its tokens
-    depth: int  # layers
-    classes: int
-
+from terralean.models import pruning
+from terralean.models.place import Place
 
 MakeHeads = Callable[[Any, Place], nn.ModuleDict]
 
@@ -38,7 +30,13 @@ class Method:
     multiple: Callable[[Any], int] = lambda config: 1  # what both sides of the grid of tokens are filled up to
 
 
-METHODS: Mapping[str, Method] = {}
+METHODS: Mapping[str, Method] = {
+    "matp": Method(hooks=pruning.matp_hooks, heads=pruning.graded_heads),
+    "random": Method(hooks=pruning.random_hooks),
+    "topk": Method(hooks=pruning.topk_hooks, heads=pruning.graded_heads),
+    "threshold": Method(hooks=pruning.threshold_hooks, heads=pruning.graded_heads),
+    "dtop": Method(hooks=pruning.dtop_hooks, heads=pruning.graded_heads),
+}
 
 
 def heads_of(config: Any, place: Place) -> nn.ModuleDict:

@@ -1,8 +1,8 @@
 """A plain vision transformer of timm's as an encoder of tokens, with places where a method of token reduction may step in.
 
-Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; weights and blocks are timm's. As dense prediction uses it (Zhang
-et al., "SegViT", NeurIPS 2022; Zhang & Yao 2025, section 4): without the class token in the sequence and without the last
-norm unless asked for, its table of positions resized to the image, for images of any size.
+Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; weights and blocks are timm's. As dense prediction uses it
+(Zhang et al., "SegViT", NeurIPS 2022; Zhang & Yao 2025): without the class token in the sequence and without the last norm
+unless asked for, its table of positions resized to the image, for images of any size.
 
 Three ways of running a batch whose images hold different numbers of tokens give the same tokens. Masked does all the work of
 a dense pass and leaves rows as they are, which training likes; padded works on the rows of the fullest image; packed has
@@ -12,7 +12,7 @@ only tokens in its linear layers and norms, and attention one call for all image
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import timm
 import torch
@@ -101,7 +101,8 @@ class ViTEncoder(nn.Module):
     def _positions(self, size: tuple[int, int]) -> tuple[list[Tensor], Tensor | None]:
         """Class and register tokens with their positions, each (1, n, C), and the table of the grid (1, h, w, C)."""
         body = self.body
-        prefix = [token for token in (body.cls_token, body.reg_token) if token is not None] if self.prefix else []
+        own_tokens = (body.cls_token, body.reg_token) if self.prefix else ()
+        prefix: list[Tensor] = [token for token in own_tokens if token is not None]
         if body.pos_embed is None:
             return prefix, None
         own = 0 if body.no_embed_class else body.num_prefix_tokens
@@ -168,18 +169,18 @@ def _added(rows: Rows, update: Tensor, path: nn.Module) -> Rows:
 
 def _attention_sublayer(block: Block, rows: Rows, hooks: Hooks, *, layer: int) -> tuple[Tensor, Seen]:
     """What the attention adds to the rows, and what hooks of this layer see of it."""
-    y, around = block.norm1(rows.stream.x), hooks.around_attention.get(layer)
+    attn, y, around = cast(Attention, block.attn), block.norm1(rows.stream.x), hooks.around_attention.get(layer)
     if around is not None:
         stream = padded(rows._replace(stream=rows.stream._replace(x=y)))
-        update = around(stream.x, stream.there, lambda x, there: _self_attention(block.attn, x, there=there))
+        update = around(stream.x, stream.there, lambda x, there: _self_attention(attn, x, there=there))
         return _as_rows(update, rows), Seen()
     wants_keys = layer in hooks.after_attention or layer in hooks.after_block
-    query, key, value = _projected(block.attn, y)
-    mixed, read = _mixed(block.attn, query, key, value, rows, hooks.read.get(layer))
+    query, key, value = _projected(attn, y)
+    mixed, read = _mixed(attn, query, key, value, rows, hooks.read.get(layer))
     if rows.lengths is not None:
         read = None if read is None else pad(read, rows.lengths, rows.stream.there)[0]
         key = pad(key, rows.lengths, rows.stream.there)[0] if wants_keys else key
-    return _output(block.attn, mixed), Seen(read, key if wants_keys else None)
+    return _output(attn, mixed), Seen(read, key if wants_keys else None)
 
 
 def _mlp_sublayer(block: Block, rows: Rows, hooks: Hooks, *, layer: int) -> Tensor:
@@ -250,26 +251,26 @@ def _attend(
 
 def _bias(there: Tensor | None, size: Tensor | None, *, dtype: torch.dtype) -> Tensor | None:
     """Added to the scores of keys, (B, 1, 1, n): minus infinity where no token is, the logarithm of how many it stands for."""
-    if there is None and size is None:
-        return None
-    bias = torch.zeros_like(there, dtype=dtype) if size is None else size.to(dtype).log()
+    bias = None if size is None else size.to(dtype).log()
     if there is not None:
+        bias = torch.zeros_like(there, dtype=dtype) if bias is None else bias
         # An image without tokens looks at all rows: its own are left alone, and no number must become NaN.
         bias = bias.masked_fill(~there & there.any(dim=1, keepdim=True), -torch.inf)
-    return bias[:, None, None, :]
+    return None if bias is None else bias[:, None, None, :]
 
 
 def _body(name: str, *, bands: int, image_px: int, drop_path: float, final_norm: bool) -> VisionTransformer:
     """timm's network without its classifier."""
     check_name(name, example=KNOWN_TO_WORK)
     try:
-        body = timm.create_model(name, img_size=image_px, in_chans=bands, num_classes=0, drop_path_rate=drop_path)
+        body: Any = timm.create_model(name, img_size=image_px, in_chans=bands, num_classes=0, drop_path_rate=drop_path)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        raise ConfigError(f"{name} of timm cannot be built for {image_px} px ({error}); use for instance {KNOWN_TO_WORK}") from error
+        raise ConfigError(
+            f"{name} of timm cannot be built for {image_px} px ({error}); use for instance {KNOWN_TO_WORK}"
+        ) from error
     if not _is_plain(body):
         raise ConfigError(f"{name} of timm is no plain vision transformer; use for instance {KNOWN_TO_WORK}")
-    if body.attn_pool is not None:
-        body.attn_pool = None
+    body.attn_pool = None
     if not final_norm:
         body.norm = nn.Identity()
     elif isinstance(body.norm, nn.Identity):

@@ -25,7 +25,7 @@ class Kept(NamedTuple):
     """Rows that were taken out of a padded batch, and where they stood."""
 
     x: Tensor  # (B, k, C), k that of the fullest image
-    index: Tensor  # (B, k) rows of the batch that they came from, each at most once an image
+    place: Tensor  # (B, k) rows of the batch that they came from, each at most once an image
     there: Tensor | None  # (B, k)
 
 
