@@ -27,7 +27,7 @@ OPTIONS = {
     "evaluate": {"--data", "--out", "--against", "--device", "--precision", "--json", "--verbose"},
     "map": {
         *("--out", "--bands", "--tile", "--overlap", "--batch", "--confidence", "--polygons", "--table", "--overwrite"),
-        *("--device", "--precision", "--json", "--verbose"),
+        *("--set", "--device", "--precision", "--json", "--verbose"),
     },
     "classify": {
         *("--out", "--top", "--bands", "--batch", "--overwrite"),

@@ -65,11 +65,21 @@ class Listed(StrEnum):
     models = "models"
     recipes = "recipes"
     tasks = "tasks"
+    reducers = "reducers"
 
 
 Run = Annotated[Path, typer.Argument(help="Folder of a training run.", show_default=False)]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value, e.g. train.lr=0.0005.")
+]
+Reduce = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="reduce.KEY=VALUE",
+        help="Take out or merge tokens by another method than the run's, e.g. reduce.method=tome; reduce=null: not at all.",
+        show_default=False,
+    ),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: CUDA where there is one.")]
 Devices = Annotated[
@@ -253,6 +263,7 @@ def map_(
     ] = None,
     table: Annotated[bool, typer.Option("--table", help="Also a CSV table of cells, of a scene classifier.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace maps that exist.")] = False,
+    changes: Reduce = None,
     device: Device = None,
     precision: Precision = "fp32",
     as_json: Json = False,
@@ -263,6 +274,7 @@ def map_(
     A scene classifier gives each cell of a grid a class: the middle of a window, less what windows share.
     """
     _configure_logging(verbose)
+    from terralean import recipes
     from terralean.mapping.run import MapConfig, map_scenes
     from terralean.predict import load
 
@@ -270,9 +282,8 @@ def map_(
     given |= {"polygons": polygons, "confidence": confidence, "table": table}
     config = MapConfig(overwrite=overwrite, **{key: value for key, value in given.items() if value is not None})
     with _bar("mapping") as tell:
-        results, failed = map_scenes(
-            load(run, device=device, precision=precision), scenes, out=out, config=config, progress=tell
-        )
+        predictor = load(run, device=device, precision=precision, reduce=recipes.reduction(changes or []))
+        results, failed = map_scenes(predictor, scenes, out=out, config=config, progress=tell)
     if as_json:
         _print_json({"maps": [asdict(result) for result in results], "failed": failed})
     else:
@@ -549,6 +560,10 @@ def _listing(what: Listed) -> list[str]:
         from terralean.models.timm_names import CONFIGS
 
         return sorted({*MODELS, *CONFIGS})
+    if what is Listed.reducers:
+        from terralean.tokens import REDUCERS
+
+        return list(REDUCERS)
     from terralean.train.kinds import KINDS
 
     return sorted(KINDS)

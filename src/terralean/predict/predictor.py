@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from terralean.errors import ConfigError
 from terralean.predict.normalise import Normalise, enlarge, resized
+from terralean.tokens import OrOwn
 from terralean.weights.card import Card
 from terralean.weights.checkpoint import load_checkpoint
 
@@ -54,9 +55,12 @@ class Predictor:
         return self._network(seen.to(DTYPES[self.precision])).float().softmax(dim=1).cpu()
 
 
-def load(run: str | Path, *, device: str | None = None, precision: Precision = "fp32") -> Predictor:
-    """The predictor of a run or checkpoint folder, on `device` (default: CUDA where there is one, else the CPU)."""
-    model, card = load_checkpoint(Path(run))
+def load(run: str | Path, *, device: str | None = None, precision: Precision = "fp32", reduce: OrOwn = "own") -> Predictor:
+    """The predictor of a run or checkpoint folder, on `device` (default: CUDA where there is one, else the CPU).
+
+    `reduce` is a method of token reduction in place of the run's own, None for none.
+    """
+    model, card = load_checkpoint(Path(run), reduce=reduce)
     return Predictor(model, card, device=choose_device(device), precision=precision)
 
 

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from terralean.data.config import DataConfig
 from terralean.data.scene_config import SceneDataConfig
 from terralean.errors import ConfigError, RunError, UnknownName
+from terralean.tokens import REDUCERS, OrOwn, Reduction
 from terralean.train.experiments import EXPERIMENTS, AnyExperiment
 from terralean.train.scene_config import SceneExperiment
 
@@ -53,6 +54,22 @@ def data_settings(config: type[Config], changes: Sequence[str]) -> Config:
     return _validate(config, values["data"], source="--set", path="data.")
 
 
+def reduction(changes: Sequence[str]) -> OrOwn:
+    """The method of token reduction that `reduce.key=value` changes name in place of a run's own; `reduce=null` is none."""
+    values: dict[str, Any] = {}
+    for change in changes:
+        _apply(values, change)
+    if others := sorted(values.keys() - {"reduce"}):
+        raise ConfigError(f"--set {others[0]}: only reduce.key=value has a meaning here, e.g. reduce.method=tome")
+    if not values:
+        return "own"
+    if values["reduce"] is None:
+        return None
+    if not isinstance(values["reduce"], Mapping):
+        raise ConfigError(f"--set reduce={values['reduce']}: write reduce.method={values['reduce']}, or reduce=null for none")
+    return _reduction(values["reduce"], source="--set")
+
+
 def parse(values: Mapping[str, Any], *, source: str) -> AnyExperiment:
     """An experiment from nested values. Raises ConfigError naming the key, what it got and what is expected."""
     task = values.get("task")
@@ -60,6 +77,8 @@ def parse(values: Mapping[str, Any], *, source: str) -> AnyExperiment:
         found = "no task" if task is None else f"task {task!r}"
         raise ConfigError(f"{source}: {found}; write task: and one of {', '.join(EXPERIMENTS)}")
     experiment = EXPERIMENTS[task]
+    if isinstance(values.get("reduce"), Mapping) and "reduce" in get_type_hints(experiment):
+        values = {**values, "reduce": _reduction(values["reduce"], source=source)}
     _check_keys(values, experiment, source=source, path="")
     return _validate(experiment, values, source=source, path="")
 
@@ -78,6 +97,19 @@ def read_scene_data(run: Path) -> SceneDataConfig | None:
         return None
     experiment, _ = read_run(run)
     return experiment.data if isinstance(experiment, SceneExperiment) else None
+
+
+def _reduction(values: Mapping[str, Any], *, source: str) -> Reduction:
+    """The method of token reduction that a section `reduce:` names."""
+    method, known = values.get("method"), ", ".join(REDUCERS)
+    if method not in REDUCERS:
+        if method is None:
+            raise ConfigError(f"{source}: reduce: has no method; set reduce.method to one of {known}")
+        near = get_close_matches(str(method), REDUCERS) or [known]
+        raise UnknownName(f"{source}: no reduce.method {method!r}; nearest: {', '.join(near)}")
+    config: type[Reduction] = REDUCERS[method]
+    _check_keys(values, config, source=source, path="reduce.")
+    return _validate(config, values, source=source, path="reduce.")
 
 
 def _load(recipe: str) -> dict[str, Any]:
@@ -128,7 +160,7 @@ def _validate(config: type[Config], values: Mapping[str, Any], *, source: str, p
 
 def _check_keys(values: Any, config: Any, *, source: str, path: str) -> None:
     """Raise ConfigError at the first key, at any depth, that the config class does not have."""
-    if not is_dataclass(config):
+    if not is_dataclass(config) or is_dataclass(values):
         return
     if not isinstance(values, Mapping):
         raise ConfigError(f"{source}: {path.rstrip('.') or 'the recipe'} must be a section with keys, got {values!r}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from terralean.tokens.algm import ALGMConfig
 from terralean.tokens.chance import RandomConfig
 from terralean.tokens.dtop import DToPConfig
@@ -23,6 +25,7 @@ Reduction = (
     | ELViTConfig
     | SparseViTConfig
 )
+OrOwn = Reduction | Literal["own"] | None  # a method, or the one that a run was trained with, or none
 REDUCERS: dict[str, type[Reduction]] = {
     "matp": MATPConfig,
     "random": RandomConfig,

@@ -13,6 +13,7 @@ from terralean.data.config import DataConfig
 from terralean.errors import ConfigError
 from terralean.models import CLASSIFIERS, SEGMENTERS
 from terralean.tasks.segmentation import LossConfig
+from terralean.tokens import Reduction
 from terralean.weights.card import FOREST
 
 
@@ -109,6 +110,7 @@ class Experiment:
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig | None = None  # of a network
     forest: ForestConfig | None = None  # of a random forest; an experiment has one of the two
+    reduce: Reduction | None = None  # how tokens are taken out or merged on their way through the network; None: not at all
     tiling: TilingConfig = field(default_factory=TilingConfig)
     seed: int = 0
 
@@ -162,6 +164,7 @@ def _check_forest(experiment: Experiment, forest: ForestConfig) -> None:
         "model.weights": experiment.model.weights is not None,
         "model.sizes": bool(experiment.model.sizes),
         "model.shrink": experiment.model.shrink != 1,
+        "reduce": experiment.reduce is not None,
         "data.augment": experiment.data.augment != default.augment,
         "data.rare_share": experiment.data.rare_share != default.rare_share,
     }

@@ -57,9 +57,15 @@ class SegmentationModule(lightning.LightningModule):
     def training_step(self, batch: Sample, _: int) -> Tensor:
         """Loss of a batch of crops."""
         seen = self.normalise(batch["image"], batch["valid"])
-        loss = self.loss(self.model(seen), shrunk_mask(batch["mask"], shrink=self.normalise.shrink))
+        loss = self.loss(self._answer(seen), shrunk_mask(batch["mask"], shrink=self.normalise.shrink))
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["mask"]), sync_dist=True)
         return loss
+
+    def _answer(self, seen: Tensor) -> Any:
+        """A method of token reduction may go by how much of the training is done."""
+        if getattr(self.model, "reduce", None) is None:
+            return self.model(seen)
+        return self.model(seen, done=self.global_step / self.config.steps)
 
     def on_validation_epoch_start(self) -> None:
         """Begin from nothing."""

@@ -25,6 +25,7 @@ from terralean.data.samples import Samples
 from terralean.data.scene_reading import Pictures
 from terralean.errors import RunError
 from terralean.models import create
+from terralean.tokens import Reduction
 from terralean.train.alike import seen, settings
 from terralean.train.callbacks import EndAtOnce, KeepBest, LastState, MetricsLog, Progress, Tell, read_metrics
 from terralean.train.config import Experiment, ForestConfig, to_yaml
@@ -184,7 +185,7 @@ def _finish(
         best=best.best,
         step=best.best_step,
         sizes=experiment.model.sizes,
-        cost=_cost(model, bands=len(material.bands), seen_px=_use(experiment, material).seen_px),
+        cost=_cost(model, experiment, material),
     )
     card = _card(experiment, material, ended)
     write_card(card, out)
@@ -240,7 +241,7 @@ def _begin(out: Path, *, recipe: str, material: Material) -> None:
 
 def _module(experiment: AnyExperiment, material: Material, course: Course, processes: Processes) -> lightning.LightningModule:
     torch.manual_seed(experiment.seed)
-    model = create(experiment.model.name, bands=len(material.bands), classes=len(material.classes), **experiment.model.sizes)
+    model = _network(experiment, material, reduce=_reduction(experiment))
     if experiment.model.weights is not None:
         start = Path(experiment.model.weights)
         log.info("starting from %s", load_pretrained(model, start, bands=material.bands, averaged=experiment.model.averaged))
@@ -248,6 +249,11 @@ def _module(experiment: AnyExperiment, material: Material, course: Course, proce
         model = synchronise(model, device=processes.device)
     optimiser(model, course)  # so that a setting which does not fit the model leaves no run behind
     return KINDS[experiment.task].module(experiment, material, course, model)
+
+
+def _network(experiment: AnyExperiment, material: Material, *, reduce: Reduction | None) -> nn.Module:
+    wanted = experiment.model
+    return create(wanted.name, bands=len(material.bands), classes=len(material.classes), reduce=reduce, **wanted.sizes)
 
 
 def _fit(
@@ -331,6 +337,7 @@ def _card(experiment: AnyExperiment, material: Material, ended: _Ended) -> Card:
         task=experiment.task,
         model=experiment.model.name,
         sizes=ended.sizes,
+        reduce=_reduction(experiment),
         shrink=experiment.model.shrink,
         bands=material.bands,
         normalisation=material.normalisation,
@@ -352,8 +359,17 @@ def _card(experiment: AnyExperiment, material: Material, ended: _Ended) -> Card:
     )
 
 
-def _cost(model: nn.Module, *, bands: int, seen_px: int) -> dict[str, int]:
-    macs = count_macs_at(model, (1, bands, seen_px, seen_px))
+def _reduction(experiment: AnyExperiment) -> Reduction | None:
+    return experiment.reduce if isinstance(experiment, Experiment) else None
+
+
+def _cost(model: nn.Module, experiment: AnyExperiment, material: Material) -> dict[str, int]:
+    """MACs are those without token reduction: what a method spares depends on the image, and evaluation measures it."""
+    dense, side = model, _use(experiment, material).seen_px
+    if _reduction(experiment) is not None:
+        with torch.device("meta"):
+            dense = _network(experiment, material, reduce=None)
+    macs = count_macs_at(dense, (1, len(material.bands), side, side))
     return {"parameters": parameters(model), "macs_layers": macs.layers, "macs_attention": macs.attention}
 
 

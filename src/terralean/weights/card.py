@@ -12,6 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from terralean.errors import RunError
 from terralean.spec import Bands, Classes, Normalisation
+from terralean.tokens import Reduction
 
 FORMAT = 1
 FOREST = "forest"  # the model that is fitted, not trained
@@ -43,6 +44,7 @@ class Card:
     task: str
     model: str
     sizes: dict[str, bool | int | float | str] = field(default_factory=dict)
+    reduce: Reduction | None = None  # how the model takes tokens out or merges them; None: not at all
     shrink: int = 1  # the model sees means over squares of so many pixels
     seen_px: int | None = None  # side that tiles are resized to for the model; None: not resized
     bands: Bands

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from terralean.errors import RunError, WeightsDoNotFit
+from terralean.errors import ConfigError, RunError, WeightsDoNotFit
 from terralean.models import create
+from terralean.tokens import OrOwn, Reduction
 from terralean.weights.card import Card, read_card, write_card
 
 NAME = "weights.safetensors"
+GRADERS = "heads."  # parameters of a method of token reduction, by the layers that it acts at
 
 
 def save_checkpoint(model: nn.Module, card: Card, folder: Path) -> None:
@@ -29,12 +32,34 @@ def save_weights(state: dict[str, Tensor], path: Path) -> None:
     part.replace(path)
 
 
-def load_checkpoint(folder: Path) -> tuple[nn.Module, Card]:
-    """The model of a checkpoint folder in evaluation mode, and its card."""
+def load_checkpoint(folder: Path, *, reduce: OrOwn = "own") -> tuple[nn.Module, Card]:
+    """The model of a checkpoint folder in evaluation mode, and its card.
+
+    With another method of token reduction, or with none, model and card have that one. Raises ConfigError where the method has
+    parameters that the run did not train.
+    """
     card = read_card(folder)
-    model = create(card.model, bands=len(card.bands), classes=len(card.classes), **card.sizes)
-    load_exactly(model, read_tensors(folder / NAME), source=str(folder / NAME))
+    state = read_tensors(folder / NAME)
+    if reduce != "own":
+        card = replace(card, reduce=reduce)
+    model = create(card.model, bands=len(card.bands), classes=len(card.classes), reduce=card.reduce, **card.sizes)
+    if reduce != "own":
+        state = _without_other_graders(state, model, reduce=reduce, folder=folder)
+    load_exactly(model, state, source=str(folder / NAME))
     return model.eval(), card
+
+
+def _without_other_graders(
+    state: dict[str, Tensor], model: nn.Module, *, reduce: Reduction | None, folder: Path
+) -> dict[str, Tensor]:
+    own = model.state_dict()
+    if any(name.startswith(GRADERS) and name not in state for name in own):
+        assert reduce is not None, "without a method there is nothing to grade tokens"
+        raise ConfigError(
+            f"{folder} has not been trained with the heads that reduce.method={reduce.method} grades tokens by; train with "
+            f"--set reduce.method={reduce.method}, or use a method without parameters: tome, elvit, algm, random, topk"
+        )
+    return {name: tensor for name, tensor in state.items() if name in own or not name.startswith(GRADERS)}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

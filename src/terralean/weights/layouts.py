@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from terralean.models.pyramid import TimmPyramid
+from terralean.models.vit import ViTEncoder
 
 MMSEG = (
     (re.compile(r"^decode_head\.psp_modules\.(\d+)\.1\."), r"head.context.reduce.\1."),
@@ -36,7 +37,7 @@ def from_mmseg(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def timm_body(backbone: nn.Module) -> nn.Module | None:
     """The network that timm built, of a backbone that is or holds one."""
-    body = backbone.body if isinstance(backbone, TimmPyramid) else backbone
+    body = backbone.body if isinstance(backbone, TimmPyramid | ViTEncoder) else backbone
     return body if hasattr(body, "pretrained_cfg") else None
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from terralean.adapt.bands import RGB, kernels_for, same_bands
@@ -14,11 +16,13 @@ from terralean.models.lemevit import LeMeViTPyramid
 from terralean.spec import Bands
 from terralean.weights.card import NAME as CARD
 from terralean.weights.card import read_card
-from terralean.weights.checkpoint import load_exactly
+from terralean.weights.checkpoint import GRADERS, load_exactly
 from terralean.weights.layouts import from_mmseg, from_timm, timm_body
 from terralean.weights.official import dense, lemevit_config, read_state
 
 AUXILIARY = "auxiliary."  # the head that only training has
+QUERIES = ("head.q.weight", "head.class_embed.weight", "head.class_embed.bias")  # of attention-to-mask heads, one a class
+ON_THE_WAY = {AUXILIARY: "the auxiliary head is new", GRADERS: "the heads that grade tokens are new"}
 
 
 def load_pretrained(model: nn.Module, path: Path, *, bands: Bands, averaged: bool = False) -> str:
@@ -27,8 +31,9 @@ def load_pretrained(model: nn.Module, path: Path, *, bands: Bands, averaged: boo
     A classifier takes a classifier: LeMeViT the authors' and ours, another what timm wrote. A segmenter takes a backbone
     (LeMeViT's classifiers and change networks, timm's classifiers) or a whole segmenter, ours or UPerNet as mmsegmentation
     writes it. The last layer stays as it is where the classes are of another number, and so does an auxiliary head that the
-    file has not; the first layer is made anew from the file's where the bands are others (see adapt.bands). Raises
-    WeightsDoNotFit where anything else differs.
+    file has not, a token-reduction method's heads included; the first layer is made anew from the file's where the bands are
+    others (see adapt.bands), and a vision transformer's table of positions is resized. Raises WeightsDoNotFit where anything
+    else differs.
     """
     state = from_mmseg(read_state(path, averaged=averaged))
     own = model.state_dict()
@@ -73,17 +78,21 @@ def _load_backbone(model: nn.Module, state: Mapping[str, Tensor], *, path: Path,
 
 def _load_whole(model: nn.Module, state: Mapping[str, Tensor], *, path: Path, bands: Bands) -> str:
     own, words = model.state_dict(), f"all layers of {path}"
-    heads = {name: tensor for name, tensor in state.items() if name in own or name.startswith(("head.", AUXILIARY))}
+    heads = {name: tensor for name, tensor in state.items() if name in own or name.startswith(("head.", *ON_THE_WAY))}
     body = {name: tensor for name, tensor in state.items() if name not in heads}
     if isinstance(backbone := getattr(model, "backbone", None), LeMeViTPyramid):
         body = _dense_of_size(body, backbone, path=path)
     fresh = tuple(name for name in heads if _of_other_classes(name, heads[name], own.get(name)))
     if fresh:
         words += " but the last, whose classes differ"
-    wanted, given = (any(name.startswith(AUXILIARY) for name in names) for names in (own, heads))
-    if wanted and not given:
-        fresh, words = (*fresh, AUXILIARY), f"{words}; the auxiliary head is new"
-    dropped = fresh if wanted else (*fresh, AUXILIARY)
+    dropped: tuple[str, ...] = ()
+    for prefix, told in ON_THE_WAY.items():
+        wanted, given = ({name for name in names if name.startswith(prefix)} for names in (own, heads))
+        if wanted - given or any(heads[name].shape != own[name].shape for name in wanted):
+            fresh, words = (*fresh, prefix), f"{words}; {told}"
+        elif not wanted:
+            dropped = (*dropped, prefix)
+    dropped = (*dropped, *fresh)
     kept = {name: tensor for name, tensor in heads.items() if not name.startswith(dropped)}
     return words + _fill(model, kept | {f"backbone.{k}": v for k, v in body.items()}, path=path, bands=bands, fresh=fresh)
 
@@ -98,8 +107,31 @@ def _fill(module: nn.Module, state: Mapping[str, Tensor], *, path: Path, bands: 
         source = same_bands(stored, bands.names) if bands.named else (None,) * len(bands)
         fitted[name] = kernels_for(state[name], source=source)
         told = f"; its first layer was made for {len(bands)} bands from its {len(stored)} ({_told(source, bands)})"
+    for name in _tables(module, fitted):
+        fitted[name] = _positions(fitted[name], cast(VisionTransformer, module.get_submodule(name.rpartition(".")[0])))
+        told += "; its table of positions was resized"
     load_exactly(module, fitted, source=str(path), fresh=fresh)
     return told
+
+
+def _tables(module: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    """Names of a file's tables of positions that are for another number of patches than the model's."""
+    places = {
+        f"{name}.pos_embed".removeprefix("."): part
+        for name, part in module.named_modules()
+        if isinstance(part, VisionTransformer)
+    }
+    return [
+        name
+        for name, part in places.items()
+        if part.pos_embed is not None and name in state and state[name].shape[1:2] != part.pos_embed.shape[1:2]
+    ]
+
+
+def _positions(table: Tensor, body: VisionTransformer) -> Tensor:
+    """A table of positions (1, n, C) of a square grid, bicubically resized to the model's."""
+    own = 0 if body.no_embed_class else body.num_prefix_tokens
+    return resample_abs_pos_embed(table, list(body.patch_embed.grid_size), num_prefix_tokens=own)
 
 
 def _of_other_bands(theirs: Tensor, ours: Tensor, *, count: int) -> bool:
@@ -126,7 +158,7 @@ def _told(source: tuple[int | None, ...], bands: Bands) -> str:
 
 def _of_other_classes(name: str, theirs: Tensor, ours: Tensor | None) -> bool:
     """Whether it is a tensor of a last layer and only the number of classes differs."""
-    last = "classify" in name.split(".")
+    last = "classify" in name.split(".") or name.endswith(QUERIES)
     return last and ours is not None and theirs.shape[0] != ours.shape[0] and theirs.shape[1:] == ours.shape[1:]
 
 
