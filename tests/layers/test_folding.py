@@ -112,7 +112,7 @@ class Head(nn.Module):
 
 def test_a_segmenter_folds_its_head_and_has_its_backbone_fold_itself():
     torch.manual_seed(0)
-    model, x = settled(Segmenter(Backbone(1.0), Head())), torch.randn(2, 3, 8, 8)
+    model, x = settled(Segmenter(Backbone(1.0), Head(), classes=2)), torch.randn(2, 3, 8, 8)
     folded = model.fold()
     with torch.inference_mode():
         torch.testing.assert_close(folded(x), model(2 * x))

@@ -32,7 +32,7 @@ class Reads(nn.Module):
 
 def segmenter(*, auxiliary: bool) -> Segmenter:
     torch.manual_seed(0)
-    return Segmenter(Halves(), Reads(4, 0), auxiliary=Reads(8, 1) if auxiliary else None)
+    return Segmenter(Halves(), Reads(4, 0), classes=2, auxiliary=Reads(8, 1) if auxiliary else None)
 
 
 def test_scores_do_not_depend_on_the_auxiliary_head():

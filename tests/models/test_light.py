@@ -16,7 +16,7 @@ TOY = LeMeViTConfig(depths=(1, 1, 2, 1, 1), dims=(32, 32, 64, 64, 96), bands=4)
 
 
 def toy(*, width: int = 16) -> nn.Module:
-    model = Segmenter(LeMeViTPyramid(TOY), LightHead(TOY.dims[1:], classes=6, width=width))
+    model = Segmenter(LeMeViTPyramid(TOY), LightHead(TOY.dims[1:], classes=6, width=width), classes=6)
     model.load_state_dict(fill(model.state_dict()))
     return model.eval()
 

@@ -20,7 +20,7 @@ TOY = LeMeViTConfig(depths=(1, 1, 2, 1, 1), dims=(32, 32, 64, 64, 96), bands=4)
 def toy(*, width: int = 12, auxiliary: bool = True) -> Segmenter:
     channels = TOY.dims[1:]
     second = FCNHead(channels, level=2, classes=6, width=8) if auxiliary else None
-    model = Segmenter(LeMeViTPyramid(TOY), UPerHead(channels, classes=6, width=width), auxiliary=second)
+    model = Segmenter(LeMeViTPyramid(TOY), UPerHead(channels, classes=6, width=width), classes=6, auxiliary=second)
     model.load_state_dict(fill(model.state_dict()))
     return model.eval()
 

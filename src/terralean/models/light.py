@@ -91,7 +91,8 @@ def lemevit_base_light(
 
 
 def _segmenter(backbone: LeMeViTPyramid | TimmPyramid, *, classes: int, width: int) -> Segmenter:
-    return Segmenter(backbone, LightHead(backbone.feature_info.channels(), classes=classes, width=width))
+    head = LightHead(backbone.feature_info.channels(), classes=classes, width=width)
+    return Segmenter(backbone, head, classes=classes)
 
 
 def _conv(before: int, after: int, kernel: int) -> nn.Sequential:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from terralean.layers.hooks import Answer, Execution, Hooks, Point, Setting, Stream
-from terralean.layers.segmenter import at_size_of
+from terralean.layers.segmenter import at_size_of, stacked
 from terralean.models.atm import ATMHead, ClassMode
 from terralean.models.place import Place
 from terralean.models.reducers import grid_multiple, heads_of, hooks_of
@@ -94,8 +94,8 @@ class SegViT(nn.Module):
         scores = scores_of(run.answer, image)
         if not self.training:
             return scores
-        output = {"scores": scores, **_stacked([run.answer])}
-        return output | _stacked(run.on_the_way, prefix="auxiliary_")
+        output = {"scores": scores, **stacked([run.answer])}
+        return output | stacked(run.on_the_way, prefix="auxiliary_")
 
     def trace(self, image: Tensor) -> tuple[Point, ...]:
         """What the method did at each of its points; nothing without a method."""
@@ -123,6 +123,7 @@ class SegViT(nn.Module):
         return Setting(
             grid=start.grid,
             prefix=self.backbone.prefix,
+            depth=self.backbone.depth,
             classes=config.classes,
             execution=config.training_execution if self.training else config.execution,
             training=self.training,
@@ -176,13 +177,6 @@ def seeds_of_values(image: Tensor) -> list[int]:
 def drawn_seeds(images: int) -> list[int]:
     """A number for each image, from torch's own generator, which a training run seeds."""
     return torch.randint(2**31, (images,)).tolist()
-
-
-def _stacked(answers: list[Answer], *, prefix: str = "") -> dict[str, Tensor]:
-    if not answers:
-        return {}
-    masks, objects = (torch.stack(parts) for parts in zip(*answers, strict=True))
-    return {f"{prefix}masks": masks, f"{prefix}objects": objects}
 
 
 def _cut(masks: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:

@@ -158,4 +158,4 @@ def swin_tiny_upernet(
 def _segmenter(backbone: LeMeViTPyramid | TimmPyramid, *, classes: int, width: int, auxiliary: bool) -> Segmenter:
     channels = backbone.feature_info.channels()
     second = FCNHead(channels, level=AUXILIARY_LEVEL, classes=classes, width=AUXILIARY_WIDTH) if auxiliary else None
-    return Segmenter(backbone, UPerHead(channels, classes=classes, width=width), auxiliary=second)
+    return Segmenter(backbone, UPerHead(channels, classes=classes, width=width), classes=classes, auxiliary=second)

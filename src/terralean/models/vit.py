@@ -17,14 +17,14 @@ from typing import Any, NamedTuple, cast
 import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import Attention, DropPath, PatchEmbed
+from timm.layers import Attention, PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from terralean.errors import ConfigError
-from terralean.layers.hooks import Change, Execution, Hooks, Read, Seen, Stream
+from terralean.layers.hooks import Execution, Hooks, Stream
+from terralean.layers.running import Parts, arranged, padded, run_layer
 from terralean.models.pyramid import check_name
-from terralean.tokens.packed import pack, pad, rows_of_equal_images
 
 KNOWN_TO_WORK = "vit_base_patch16_224, vit_tiny_patch16_224 or deit3_small_patch16_224"
 
@@ -84,7 +84,7 @@ class ViTEncoder(nn.Module):
         for layer, block in enumerate(self._blocks(), start=1):
             if rows.stream.x.shape[-2] == 0:
                 break  # nothing is on its way any more
-            rows = _layer(block, rows, hooks, layer=layer, execution=execution)
+            rows = run_layer(_parts(block), rows, hooks, layer=layer, execution=execution)
         return padded(rows)
 
     def finish(self, tokens: Tensor) -> Tensor:
@@ -115,148 +115,24 @@ class ViTEncoder(nn.Module):
         return prefix, table
 
 
-class Rows(NamedTuple):
-    """Tokens between two hooks: the stream, whose x (T, C) and size (T,) are packed where lengths are given."""
+def _parts(block: Block) -> Parts:
+    attn = cast(Attention, block.attn)
 
-    stream: Stream
-    lengths: tuple[int, ...] | None = None
-    groups: tuple[Tensor, ...] = ()  # rows of images of equal length
+    def project(y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = attn.qkv(y).unflatten(-1, (3, attn.num_heads, -1)).unbind(-3)
+        return attn.q_norm(query), attn.k_norm(key), value
 
-
-def arranged(stream: Stream, execution: Execution) -> Rows:
-    """As the layers take it."""
-    if execution != "packed" or stream.there is None:
-        return Rows(stream)
-    x, lengths = pack(stream.x, stream.there)
-    size = None if stream.size is None else stream.size[stream.there]
-    return Rows(stream._replace(x=x, size=size), lengths, tuple(rows_of_equal_images(lengths, device=x.device)))
-
-
-def padded(rows: Rows) -> Stream:
-    """As hooks take it."""
-    if rows.lengths is None:
-        return rows.stream
-    stream = rows.stream
-    size = None if stream.size is None else pad(stream.size, rows.lengths, stream.there)[0]
-    return stream._replace(x=pad(stream.x, rows.lengths, stream.there)[0], size=size)
-
-
-def _layer(block: Block, rows: Rows, hooks: Hooks, *, layer: int, execution: Execution) -> Rows:
-    before = rows.stream.x
-    update, seen = _attention_sublayer(block, rows, hooks, layer=layer)
-    rows = _added(rows, block.ls1(update), block.drop_path1)
-    rows = _changed(rows, hooks.after_attention.get(layer), seen, execution)
-    rows = _added(rows, block.ls2(_mlp_sublayer(block, rows, hooks, layer=layer)), block.drop_path2)
-    if execution == "masked" and rows.stream.there is not None and before.shape == rows.stream.x.shape:
-        kept = torch.where(rows.stream.there[..., None], rows.stream.x, before)
-        rows = rows._replace(stream=rows.stream._replace(x=kept))
-    return _changed(rows, hooks.after_block.get(layer), seen, execution)
-
-
-def _changed(rows: Rows, change: Change | None, seen: Seen, execution: Execution) -> Rows:
-    return rows if change is None else arranged(change(padded(rows), seen), execution)
-
-
-def _added(rows: Rows, update: Tensor, path: nn.Module) -> Rows:
-    """Drop path leaves out the update of whole images, packed or not."""
-    if rows.lengths is not None and path.training and isinstance(path, DropPath):
-        factor = path(update.new_ones(len(rows.lengths)))
-        update = update * factor.repeat_interleave(torch.tensor(rows.lengths, device=update.device))[:, None]
-    else:
-        update = path(update)
-    return rows._replace(stream=rows.stream._replace(x=rows.stream.x + update))
-
-
-def _attention_sublayer(block: Block, rows: Rows, hooks: Hooks, *, layer: int) -> tuple[Tensor, Seen]:
-    """What the attention adds to the rows, and what hooks of this layer see of it."""
-    attn, y, around = cast(Attention, block.attn), block.norm1(rows.stream.x), hooks.around_attention.get(layer)
-    if around is not None:
-        stream = padded(rows._replace(stream=rows.stream._replace(x=y)))
-        update = around(stream.x, stream.there, lambda x, there: _self_attention(attn, x, there=there))
-        return _as_rows(update, rows), Seen()
-    wants_keys = layer in hooks.after_attention or layer in hooks.after_block
-    query, key, value = _projected(attn, y)
-    mixed, read = _mixed(attn, query, key, value, rows, hooks.read.get(layer))
-    if rows.lengths is not None:
-        read = None if read is None else pad(read, rows.lengths, rows.stream.there)[0]
-        key = pad(key, rows.lengths, rows.stream.there)[0] if wants_keys else key
-    return _output(attn, mixed), Seen(read, key if wants_keys else None)
-
-
-def _mlp_sublayer(block: Block, rows: Rows, hooks: Hooks, *, layer: int) -> Tensor:
-    y, around = block.norm2(rows.stream.x), hooks.around_mlp.get(layer)
-    if around is None:
-        return block.mlp(y)
-    stream = padded(rows._replace(stream=rows.stream._replace(x=y)))
-    return _as_rows(around(stream.x, stream.there, lambda x, _: block.mlp(x)), rows)
-
-
-def _as_rows(update: Tensor, rows: Rows) -> Tensor:
-    return update if rows.lengths is None else pack(update, rows.stream.there).x
-
-
-def _self_attention(attn: Attention, y: Tensor, *, there: Tensor | None) -> Tensor:
-    query, key, value = _projected(attn, y)
-    return _output(attn, _attend(attn, query, key, value, there=there, size=None, read=None)[0])
-
-
-def _projected(attn: Attention, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(..., C) -> queries, keys and values, each (..., heads, d)."""
-    query, key, value = attn.qkv(y).unflatten(-1, (3, attn.num_heads, -1)).unbind(-3)
-    return attn.q_norm(query), attn.k_norm(key), value
-
-
-def _output(attn: Attention, mixed: Tensor) -> Tensor:
-    return attn.proj_drop(attn.proj(attn.norm(mixed.flatten(-2))))
-
-
-def _mixed(
-    attn: Attention, query: Tensor, key: Tensor, value: Tensor, rows: Rows, read: Read | None
-) -> tuple[Tensor, Tensor | None]:
-    """Values mixed by attention, of rows in either form, and what is read of the map."""
-    stream = rows.stream
-    if rows.lengths is None:
-        return _attend(attn, query, key, value, there=stream.there, size=stream.size, read=read)
-    mixed = torch.empty_like(value)
-    found = None if read is None else value.new_empty(len(value), dtype=torch.float32)
-    for group in rows.groups:
-        size = None if stream.size is None else stream.size[group]
-        mixed[group], seen = _attend(attn, query[group], key[group], value[group], there=None, size=size, read=read)
-        if found is not None and seen is not None:
-            found[group] = seen
-    return mixed, found
-
-
-def _attend(
-    attn: Attention,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    there: Tensor | None,
-    size: Tensor | None,
-    read: Read | None,
-) -> tuple[Tensor, Tensor | None]:
-    """(B, n, heads, d) each -> (B, n, heads, d), by a fused kernel unless the map is read."""
-    query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-    bias = _bias(there, size, dtype=query.dtype)
-    if read is None:
-        dropout = attn.attn_drop.p if attn.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout, scale=attn.scale)
-        return mixed.transpose(1, 2), None
-    scores = (query * attn.scale) @ key.transpose(-1, -2)
-    weights = (scores if bias is None else scores + bias).softmax(dim=-1)
-    return (attn.attn_drop(weights) @ value).transpose(1, 2), read(weights, there)
-
-
-def _bias(there: Tensor | None, size: Tensor | None, *, dtype: torch.dtype) -> Tensor | None:
-    """Added to the scores of keys, (B, 1, 1, n): minus infinity where no token is, the logarithm of how many it stands for."""
-    bias = None if size is None else size.to(dtype).log()
-    if there is not None:
-        bias = torch.zeros_like(there, dtype=dtype) if bias is None else bias
-        # An image without tokens looks at all rows: its own are left alone, and no number must become NaN.
-        bias = bias.masked_fill(~there & there.any(dim=1, keepdim=True), -torch.inf)
-    return None if bias is None else bias[:, None, None, :]
+    return Parts(
+        norm1=block.norm1,
+        project=project,
+        output=lambda mixed: block.ls1(attn.proj_drop(attn.proj(attn.norm(mixed.flatten(-2))))),
+        norm2=block.norm2,
+        mlp=lambda y: block.ls2(block.mlp(y)),
+        path1=block.drop_path1,
+        path2=block.drop_path2,
+        scale=attn.scale,
+        drop=attn.attn_drop,
+    )
 
 
 def _body(name: str, *, bands: int, image_px: int, drop_path: float, final_norm: bool) -> VisionTransformer:
