@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from terralean.errors import ConfigError
 from terralean.spec import IGNORE
+from terralean.tasks.atm_loss import ATMLossConfig, atm_sums, atm_value
 from terralean.tasks.together import sum_over_processes
 
 
@@ -28,9 +29,12 @@ class LossConfig:
     auxiliary: float = 0.4  # weight of the same loss on a model's auxiliary scores, where it has them
     foreground: float = 1.0  # weight of the cross-entropy of foreground and background, where a model tells them apart
     hardest: float = 1.0  # share of labelled pixels, those with the highest cross-entropy, that count in it
+    main: Literal["ce", "atm", "ce+atm"] = "ce"  # of an attention-to-mask head: the loss of its scores, of its masks, or both
+    on_the_way: float = 1.0  # weight of the attention-to-mask loss of each auxiliary head that grades tokens
+    atm: ATMLossConfig = field(default_factory=ATMLossConfig)
 
     def __post_init__(self) -> None:
-        for name in ("auxiliary", "foreground"):
+        for name in ("auxiliary", "foreground", "on_the_way"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"train.loss.{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 < self.hardest <= 1:
@@ -51,18 +55,40 @@ class SegmentationLoss(nn.Module):
     def forward(self, output: Tensor | dict[str, Tensor], mask: Tensor) -> Tensor:
         """Scores (B, K, H, W) or a dict, and mask (B, H, W) -> the loss.
 
-        A dict holds "scores", and may hold "auxiliary" scores of that shape and the logit "foreground" (B, 1, H, W).
+        A dict holds "scores", and may hold "auxiliary" scores of that shape and the logit "foreground" (B, 1, H, W). Of
+        attention-to-mask heads it holds the logits "masks" (A, B, K, h, w) and "objects" (A, B, K, 2 or K + 1), and those of
+        heads on the way as "auxiliary_masks" and "auxiliary_objects".
 
         It is 0 with a gradient where nothing is labelled. In training it is that of the batches of all processes together.
         """
         if isinstance(output, Tensor):
             return self._compare(output, mask)
-        loss = self._compare(output["scores"], mask)
+        loss = self._main(output, mask)
+        if "auxiliary_masks" in output:
+            on_the_way = self._attention_to_mask(output["auxiliary_masks"], output["auxiliary_objects"], mask)
+            loss = loss + self.config.on_the_way * on_the_way
         if "auxiliary" in output:
             loss = loss + self.config.auxiliary * self._compare(output["auxiliary"], mask)
         if "foreground" in output:
             loss = loss + self.config.foreground * self._tell_apart(output["foreground"], mask)
         return loss
+
+    def _main(self, output: dict[str, Tensor], mask: Tensor) -> Tensor:
+        if self.config.main == "ce":
+            return self._compare(output["scores"], mask)
+        if "masks" not in output:
+            raise ConfigError(
+                f"train.loss.main={self.config.main} compares masks, which the model does not have; set train.loss.main=ce, or "
+                "use a model with an attention-to-mask head, e.g. vit_base_segvit"
+            )
+        loss = self._attention_to_mask(output["masks"], output["objects"], mask)
+        return loss if self.config.main == "atm" else loss + self._compare(output["scores"], mask)
+
+    def _attention_to_mask(self, masks: Tensor, objects: Tensor, labels: Tensor) -> Tensor:
+        """Summed over the heads."""
+        sums = torch.stack([atm_sums(m, o, labels, self.config.atm) for m, o in zip(masks, objects, strict=True)])
+        sums = sum_over_processes(sums) if self.training else sums
+        return torch.stack([atm_value(own, self.config.atm) for own in sums]).sum()
 
     def _compare(self, scores: Tensor, mask: Tensor) -> Tensor:
         sums = self.sums(scores, mask)
