@@ -64,7 +64,7 @@ STUDIES = {
     ),
     "s2_india": Study(
         data=("data.classes=[built-up, vegetation, water]", "data.split.validation=0"),
-        train=("data.augment.zoom=[0.7, 1.4]", "train.precision=bf16"),
+        train=("model.shrink=2", "data.augment.zoom=[0.7, 1.4]", "train.precision=bf16"),
         own={"factseg_resnet50": ("model.sizes.background=0",)},  # built-up, the commonest
     ),
 }

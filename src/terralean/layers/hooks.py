@@ -83,6 +83,7 @@ class Hooks:
     after_attention: Mapping[int, Change] = field(default_factory=dict)  # its result is added, the MLP is still to come
     after_block: Mapping[int, Change] = field(default_factory=dict)
     restore: Finish = all_tokens
+    coarse: tuple[int, int] | None = None  # rows and columns of a smaller grid that merged rows stand in
     survivors_only: bool = False  # the decoder reads tokens that are still on their way, and `canvas` answers for the others
 
 
@@ -95,6 +96,7 @@ class Setting:
 
     grid: tuple[int, int]  # rows and columns of the tokens of an image
     prefix: int  # tokens before those of the grid: class and register tokens; they are never taken out
+    depth: int  # layers of the network
     classes: int
     execution: Execution
     training: bool

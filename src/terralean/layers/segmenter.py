@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from terralean.errors import ConfigError
 from terralean.layers.folding import fold_norms
-from terralean.layers.hooks import Answer, Point
+from terralean.layers.hooks import Answer, Execution, Point
 
 
 class Reduction(NamedTuple):
@@ -19,6 +19,8 @@ class Reduction(NamedTuple):
 
     config: Any  # of a method, one of `terralean.tokens`
     heads: Mapping[str, nn.Module]  # the method's own, by layer
+    classes: int
+    execution: Execution
     done: float | None  # share of the training's steps behind us
 
 
@@ -45,6 +47,8 @@ class Segmenter(nn.Module):
         self.auxiliary = auxiliary
         self.reduce: Any = None
         self.heads = nn.ModuleDict()  # of the method of token reduction
+        self.execution: Execution = "packed"
+        self.training_execution: Execution = "masked"
 
     def reduce_tokens(self, config: Any) -> None:
         """Use a method of token reduction (a config of `terralean.tokens`), None for none; adds the parameters that it needs.
@@ -99,8 +103,9 @@ class Segmenter(nn.Module):
         return {"scores": scores, "auxiliary": at_size_of(image, self.auxiliary(maps))}
 
     def _reduced(self, image: Tensor, *, done: float | None) -> ReducedMaps:
-        reduce: Callable[..., ReducedMaps] = self.backbone.reduced
-        return reduce(image, Reduction(self.reduce, dict(self.heads.items()), done))
+        reduce = cast("Callable[..., ReducedMaps]", self.backbone.reduced)
+        execution = self.training_execution if self.training else self.execution
+        return reduce(image, Reduction(self.reduce, dict(self.heads.items()), self.classes, execution, done))
 
 
 def stacked(answers: Sequence[Answer], *, prefix: str = "") -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ memory for every result costs page faults (docs/experiments.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, TypeVar, cast
 
 import torch
@@ -44,8 +44,8 @@ AnyLeMeViT = TypeVar("AnyLeMeViT", LeMeViT, LeMeViTPyramid)
 Exchange = Callable[..., tuple[Tensor | None, Tensor | None]]
 
 
-def fold(model: AnyLeMeViT) -> AnyLeMeViT:
-    """A copy for inference: norms folded into convolutions, the first meta MLP computed once, blocks as here.
+def fold(model: AnyLeMeViT, *, but: Collection[int] = ()) -> AnyLeMeViT:
+    """A copy for inference: norms folded into convolutions, the first meta MLP computed once, blocks as here but in some stages.
 
     The outputs are the same to rounding. What stays as it is is shared with the model; nothing of the model is changed.
     """
@@ -55,7 +55,9 @@ def fold(model: AnyLeMeViT) -> AnyLeMeViT:
         folded.meta_tokens = nn.Parameter(stem(folded.meta_tokens), requires_grad=False)
     folded.meta_token_downsample[0] = nn.Identity()
     folded.downsample_layers[0] = _with_gelu_in_place(cast(nn.Sequential, folded.downsample_layers[0]))
-    for blocks in cast("list[nn.ModuleList]", list(folded.stages)):
+    for stage, blocks in enumerate(cast("list[nn.ModuleList]", list(folded.stages))):
+        if stage in but:
+            continue
         for index, block in enumerate(cast("list[Block]", list(blocks))):
             blocks[index] = LeanBlock(block, exchange=_exchange(block, meta_tokens=model.config.meta_tokens))
     return folded

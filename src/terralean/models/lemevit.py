@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from terralean.errors import ConfigError
+
+if TYPE_CHECKING:
+    from terralean.layers.segmenter import ReducedMaps, Reduction
 
 REDUCTIONS = (4, 8, 16, 32)  # of the four feature maps, those of S1..S4
 
@@ -233,16 +236,35 @@ class LeMeViTPyramid(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """The maps chosen by `out_indices`, un-normalised, (B, C, h, w)."""
+        return self.maps(image, third=None)
+
+    def maps(self, image: Tensor, *, third: Callable[[list[Block], Tensor], Tensor] | None) -> list[Tensor]:
+        """As `forward`; `third` stands in for running the blocks of S3 on their map."""
         x, meta = _enter(image, self.meta_tokens)
         maps = []
         for index, blocks in enumerate(_blocks(self.stages)):
             x = self.downsample_layers[index](x)
             reads_meta = index < len(self.meta_token_downsample)
             meta = self.meta_token_downsample[index](meta) if reads_meta else None
-            for block in blocks:
-                x, meta = _step(block, x, meta, save_memory=self.grad_checkpointing and self.training)
+            if index == 3 and third is not None:  # noqa: PLR2004 - S3
+                x = third(blocks, x)
+            else:
+                for block in blocks:
+                    x, meta = _step(block, x, meta, save_memory=self.grad_checkpointing and self.training)
             maps.append(x)
         return [maps[index + 1] for index in self.out_indices]
+
+    def graders(self, config: Any, *, classes: int) -> nn.ModuleDict:
+        """The parameters that a method of token reduction adds (see models.reduced_lemevit)."""
+        from terralean.models.reduced_lemevit import graders  # noqa: PLC0415 - it is made of what stands here
+
+        return graders(self, config, classes=classes)
+
+    def reduced(self, image: Tensor, reduction: Reduction) -> ReducedMaps:
+        """The maps, by a method of token reduction in S3, and what it did."""
+        from terralean.models.reduced_lemevit import reduced  # noqa: PLC0415 - it is made of what stands here
+
+        return reduced(self, image, reduction)
 
     def meta_attention(self, image: Tensor) -> list[Tensor]:
         """Where each meta token looks, per block of S0..S2: (B, heads, M, h, w), summing to one over h and w.
@@ -255,11 +277,11 @@ class LeMeViTPyramid(nn.Module):
         """What the image reads from each meta token, per block of S1 and S2: (B, heads, M, h, w), summing to one over M."""
         return _watch(self, image, Block.image_attention, kinds=(DualAttention,))
 
-    def fold(self) -> LeMeViTPyramid:
-        """A copy for inference: the same maps to rounding, faster (see models.lean)."""
+    def fold(self, *, reduced: bool = False) -> LeMeViTPyramid:
+        """A copy for inference: the same maps to rounding, faster (see models.lean). `reduced`: S3 stays as it is."""
         from terralean.models.lean import fold  # noqa: PLC0415 - it is made of what stands here
 
-        return fold(self)
+        return fold(self, but=(3,) if reduced else ())
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters to leave without weight decay beside the one-dimensional ones."""

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from terralean.errors import ConfigError
-from terralean.layers.hooks import DENSE, Hooks, MakeHooks, Setting
-from terralean.models import pruning
+from terralean.layers.hooks import DENSE, Hooks, MakeHooks, Point, Setting
+from terralean.models import merging, pruning
 from terralean.models.place import Place
 
 MakeHeads = Callable[[Any, Place], nn.ModuleDict]
@@ -36,11 +37,19 @@ METHODS: Mapping[str, Method] = {
     "topk": Method(hooks=pruning.topk_hooks, heads=pruning.graded_heads),
     "threshold": Method(hooks=pruning.threshold_hooks, heads=pruning.graded_heads),
     "dtop": Method(hooks=pruning.dtop_hooks, heads=pruning.graded_heads),
+    "tome": Method(hooks=merging.tome_hooks, heads=merging.check_tome, layers=lambda config: ()),
+    "algm": Method(hooks=merging.algm_hooks),
+    "elvit": Method(hooks=merging.elvit_hooks, heads=merging.check_elvit),
 }
 
 
 def heads_of(config: Any, place: Place) -> nn.ModuleDict:
     """The parameters that the method adds, after checking that the network has its layers."""
+    if config.method not in METHODS:
+        raise ConfigError(
+            f"reduce.method={config.method} leaves out windows and needs a network that has them, e.g. swin_tiny_upernet; here "
+            f"{', '.join(METHODS)} can be used"
+        )
     method = METHODS[config.method]
     wrong = [layer for layer in method.layers(config) if not 1 <= layer <= place.depth]
     if wrong:
@@ -59,3 +68,20 @@ def hooks_of(config: Any, setting: Setting) -> Hooks:
 def grid_multiple(config: Any) -> int:
     """What the sides of the grid have to be multiples of."""
     return 1 if config is None else METHODS[config.method].multiple(config)
+
+
+def seeds_of_values(image: Tensor) -> list[int]:
+    """A number for each image (B, ...), from its values alone: sums of whole numbers do not depend on their order."""
+    bits = image.detach().float().contiguous().view(torch.int32)
+    return bits.flatten(1).sum(dim=1, dtype=torch.int64).tolist()
+
+
+def drawn_seeds(images: int) -> list[int]:
+    """A number for each image, from torch's own generator, which a training run seeds."""
+    return torch.randint(2**31, (images,)).tolist()
+
+
+def cut_point(point: Point, *, height: int, width: int) -> Point:
+    """Without what lies past the image."""
+    alive, group = (None if x is None else x[:, :height, :width] for x in (point.alive, point.group))
+    return point._replace(alive=alive, group=group)

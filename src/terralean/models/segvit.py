@@ -17,7 +17,7 @@ from terralean.layers.hooks import Answer, Execution, Hooks, Point, Setting, Str
 from terralean.layers.segmenter import at_size_of, stacked
 from terralean.models.atm import ATMHead, ClassMode
 from terralean.models.place import Place
-from terralean.models.reducers import grid_multiple, heads_of, hooks_of
+from terralean.models.reducers import cut_point, drawn_seeds, grid_multiple, heads_of, hooks_of, seeds_of_values
 from terralean.models.vit import Embedded, ViTEncoder
 from terralean.tokens.packed import put_back
 from terralean.tokens.scores import class_map
@@ -115,7 +115,7 @@ class SegViT(nn.Module):
         height, width = start.size
         cut = [Answer(_cut(masks, setting.grid, start.size), objects) for masks, objects in end.answers]
         masks, objects = decode(end, hooks, setting, start)
-        record = tuple(_cut_point(point, height=height, width=width) for point in end.record)
+        record = tuple(cut_point(point, height=height, width=width) for point in end.record)
         return Run(Answer(masks, objects), cut, record)
 
     def _setting(self, image: Tensor, start: Embedded, *, done: float | None) -> Setting:
@@ -168,25 +168,9 @@ def scores_of(answer: Answer, image: Tensor) -> Tensor:
     return (share / share.sum(dim=1, keepdim=True).clamp(min=LEAST)).clamp(min=LEAST).log()
 
 
-def seeds_of_values(image: Tensor) -> list[int]:
-    """A number for each image (B, ...), from its values alone: sums of whole numbers do not depend on their order."""
-    bits = image.detach().float().contiguous().view(torch.int32)
-    return bits.flatten(1).sum(dim=1, dtype=torch.int64).tolist()
-
-
-def drawn_seeds(images: int) -> list[int]:
-    """A number for each image, from torch's own generator, which a training run seeds."""
-    return torch.randint(2**31, (images,)).tolist()
-
-
 def _cut(masks: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """(B, K, N) -> (B, K, h, w) without what lies past the image."""
     return masks.unflatten(2, grid)[:, :, : size[0], : size[1]]
-
-
-def _cut_point(point: Point, *, height: int, width: int) -> Point:
-    alive, group = (None if x is None else x[:, :height, :width] for x in (point.alive, point.group))
-    return point._replace(alive=alive, group=group)
 
 
 def segvit(

@@ -24,14 +24,17 @@ class ALGMConfig:
     """Where tokens are merged, between attention and feed-forward, and how alike they must be. Defaults are those of ViT-B."""
 
     method: Literal["algm"] = "algm"
-    after: tuple[int, int] = (1, 5)  # layers whose attention local and global merging follow, from 1 on; (1, 7) for ViT-L
+    after: tuple[int, ...] = (1, 5)  # layers of local and of global merging, from 1 on; (1, 7) for ViT-L; one: local alone
     threshold: float = 0.94  # mean cosine between the tokens of a window from which on they are merged
     window: int = 2  # side of a window in tokens
     count: Literal["image", "batch"] = "image"  # how many are merged: each image's own number, or the smallest of the batch
 
     def __post_init__(self) -> None:
-        if len(self.after) != 2 or not 1 <= self.after[0] < self.after[1]:  # noqa: PLR2004 - local and global
-            raise ConfigError(f"reduce.after of algm is two rising layers, of local and of global merging, got {self.after}")
+        if len(self.after) not in (1, 2) or min(self.after) < 1 or [*self.after] != sorted({*self.after}):
+            raise ConfigError(
+                f"reduce.after of algm is the layer of local merging and, unless it is to be left out, a later one of global "
+                f"merging, got {self.after}"
+            )
         if self.window < 2:  # noqa: PLR2004 - one token has nothing to merge with
             raise ConfigError(f"reduce.window must be 2 tokens or more, got {self.window}")
 

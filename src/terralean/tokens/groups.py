@@ -52,9 +52,9 @@ def after(first: Tensor, second: Tensor) -> Tensor:
     return second.index_select(0, first)
 
 
-def merge_alike(x: Tensor, groups: Groups, *, size: Tensor) -> tuple[Tensor, Tensor]:
-    """`merge` where all images have as many groups: x (B, N, C), size (B, N) -> (B, groups, C), (B, groups)."""
-    images, count = x.shape[0], int(groups.counts[0])
+def merge_alike(x: Tensor, groups: Groups, *, size: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """`merge` where all images have `count` groups: x (B, N, C), size (B, N) -> (B, count, C), (B, count)."""
+    images = x.shape[0]
     merged, sizes = merge(x.flatten(0, 1), flat_index(groups), size=size.flatten(), total=images * count)
     return merged.unflatten(0, (images, count)), sizes.unflatten(0, (images, count))
 

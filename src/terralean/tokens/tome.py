@@ -66,9 +66,9 @@ def match(metric: Tensor, *, r: int | Tensor, class_token: bool = False) -> Grou
     """
     images, tokens = metric.shape[:2]
     limit = (tokens - class_token) // 2
-    merged = torch.as_tensor(r, device=metric.device).clamp(max=limit).expand(images)
-    if limit == 0 or not merged.any():
+    if limit == 0 or not (r if isinstance(r, int) else r.any()):
         return alone(images, tokens, device=metric.device)
+    merged = torch.as_tensor(r, device=metric.device).clamp(max=limit).expand(images)
     best, partner = best_match(metric, class_token=class_token)
     even = _places(best, merged=merged, sort=not class_token)
     odd = best.shape[1] - merged[:, None] + torch.arange(tokens // 2, device=metric.device)
