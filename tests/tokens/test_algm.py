@@ -41,13 +41,13 @@ def test_both_merges_are_the_authors_where_the_batch_decides(case):
     similar = similarity(grid, grid=(side, side), window=2)
     merged = alike_windows(similar, ALGMConfig(threshold=float(golden["threshold"]), count="batch"))
     local = local_groups(similar, merged, grid=(side, side), window=2, class_token=True)
-    x, size = merge_alike(x, local, size=torch.ones(x.shape[:2]))
+    x, size = merge_alike(x, local, size=torch.ones(x.shape[:2]), count=int(local.counts[0]))
     assert np.array_equal(local.group, golden["local_group"])
     assert relative(x[..., ::4], golden["local_tokens_every_4_channels"]) < 1e-5
     assert np.array_equal(size, golden["local_size"])
     everywhere = global_groups(x, layer=int(layer[5:]), count="batch", class_token=True)
     assert np.array_equal(everywhere.group.gather(1, local.group), golden["global_group"])
-    again, sizes = merge_alike(x, everywhere, size=size)
+    again, sizes = merge_alike(x, everywhere, size=size, count=int(everywhere.counts[0]))
     assert relative(again[..., ::4], golden["global_tokens_every_4_channels"]) < 1e-5
     assert np.array_equal(sizes, golden["global_size"])
     assert [side * side + 1, x.shape[1], again.shape[1]] == golden["tokens"].tolist()
@@ -128,7 +128,8 @@ def test_too_few_tokens_stay():
 
 
 def test_what_cannot_be_obeyed_is_refused():
-    with pytest.raises(ConfigError, match=r"two rising layers, of local and of global merging, got \(5, 1\)"):
-        ALGMConfig(after=(5, 1))
+    for after in ((5, 1), (1, 2, 3), (), (0, 1)):
+        with pytest.raises(ConfigError, match=r"the layer of local merging and, .* a later one of global merging, got"):
+            ALGMConfig(after=after)
     with pytest.raises(ConfigError, match="window must be 2 tokens or more, got 1"):
         ALGMConfig(window=1)

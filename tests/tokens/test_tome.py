@@ -30,13 +30,13 @@ def test_two_matchings_are_the_authors(case):
     golden = {key.rsplit("/", 1)[1]: GOLDEN[key] for key in GOLDEN if key.startswith(f"{case}/")}
     x, options = normal(seed + 1000, images, tokens, 32), {"r": r, "class_token": token == "cls"}
     first = match(normal(seed, images, tokens, width), **options)
-    merged, size = merge_alike(x, first, size=torch.ones(images, tokens))
+    merged, size = merge_alike(x, first, size=torch.ones(images, tokens), count=int(first.counts[0]))
     assert relative(merged[..., ::4], golden["merged_mean_every_4_channels"]) < 1e-5
     assert relative(copy_back_alike(merged, first)[..., ::4], golden["unmerged_every_4_channels"]) < 1e-5
     assert np.array_equal(size, golden["size_1"])
     assert np.array_equal(first.group, golden["group_1"])
     second = match(normal(seed + 2000, images, merged.shape[1], width), **options)
-    again, size = merge_alike(merged, second, size=size)
+    again, size = merge_alike(merged, second, size=size, count=int(second.counts[0]))
     assert relative(again[..., ::4], golden["weighted_2_every_4_channels"]) < 1e-5
     assert np.array_equal(size, golden["size_2"])
     assert np.array_equal(second.group.gather(1, first.group), golden["group_2"])

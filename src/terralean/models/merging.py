@@ -1,7 +1,7 @@
 """Methods that put tokens together, at the places where a network lets them, and copy them back to their members at the end.
 
-Rows of merged tokens stand in the order of the methods' authors; what finds them again, the row of each token of the start, travels
-in the stream's memory. Class and register tokens are never merged.
+Rows of merged tokens stand in the order of the methods' authors; what finds them again, the row of each token of the start,
+travels in the stream's memory. Class and register tokens are never merged.
 """
 
 from __future__ import annotations
