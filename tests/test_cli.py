@@ -24,7 +24,10 @@ OPTIONS = {
     "demo": {"--out", "--json", "--verbose"},
     "inspect": {"--set", "--json", "--verbose"},
     "train": {"--data", "--out", "--set", "--device", "--devices", "--seed", "--seeds", "--json", "--verbose"},
-    "evaluate": {"--data", "--out", "--against", "--device", "--precision", "--json", "--verbose"},
+    "evaluate": {
+        *("--data", "--out", "--against", "--noise", "--noise-mode", "--noise-seed"),
+        *("--device", "--precision", "--json", "--verbose"),
+    },
     "map": {
         *("--out", "--bands", "--tile", "--overlap", "--batch", "--confidence", "--polygons", "--table", "--overwrite"),
         *("--set", "--device", "--precision", "--json", "--verbose"),

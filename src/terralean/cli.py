@@ -208,6 +208,15 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(metavar="PIXELS", help="Also score images with so many noisy pixels in 512 x 512, e.g. 0,100,1000."),
+    ] = None,
+    noise_mode: Annotated[
+        Literal["uniform", "saltpepper"] | None,
+        typer.Option(help="Values drawn evenly over their range, or its ends.", show_default="uniform"),
+    ] = None,
+    noise_seed: Annotated[int | None, typer.Option(help="Another seed, other noise.", show_default="0")] = None,
     device: Device = None,
     precision: Precision = "fp32",
     as_json: Json = False,
@@ -219,8 +228,14 @@ def evaluate(
     """
     _configure_logging(verbose)
     from terralean import recipes
+    from terralean.data.pixel_noise import NoiseConfig
     from terralean.evaluate.run import run_evaluation
 
+    given: dict[str, Any] = {"pixels": _numbers(noise, flag="--noise", example="0,100,1000")}
+    given |= {"mode": noise_mode, "seed": noise_seed}
+    told = {key: value for key, value in given.items() if value is not None}
+    if told and noise is None:
+        raise ConfigError("--noise-mode and --noise-seed are of noise; say how much with --noise 0,100,1000, or leave them out")
     with _bar("evaluating") as tell:
         result = run_evaluation(
             run,
@@ -230,6 +245,7 @@ def evaluate(
             out=out,
             device=device,
             precision=precision,
+            noise=NoiseConfig(**told) if told else None,
             progress=tell,
         )
     if as_json:
@@ -237,6 +253,9 @@ def evaluate(
         return
     out_console.print(_score_table(result.document))
     out_console.print()
+    if noise is not None:
+        out_console.print(_noise_table(result.document))
+        out_console.print()
     if against:
         for table in (_run_table(result.document), _cost_table(result.document)):
             out_console.print(table)
@@ -640,6 +659,22 @@ def _run_table(document: dict[str, Any]) -> Table:
             *(_value(entry[name]) for name in names),
             *(("", "") if ahead is None or ahead["value"] is None else (f"{ahead['value']:+.3f}", _range(ahead))),
         )
+    return table
+
+
+def _noise_table(document: dict[str, Any]) -> Table:
+    """Scores of each run at every amount of noise, and how they differ from those of clean images."""
+    names = SHOWN[document["task"]].compared
+    table = Table("run", "noisy pixels", *names, f"change of {names[0]}", "95 % interval", box=None, pad_edge=False)
+    for entry in [document | document["run"], *document["against"]]:
+        for level in entry["noise"]["levels"]:
+            change = None if level["change"] is None else level["change"][names[0]]
+            table.add_row(
+                escape(entry["folder"]),
+                str(level["pixels"]),
+                *(_value(level[name]) for name in names),
+                *(("", "") if change is None or change["value"] is None else (f"{change['value']:+.3f}", _range(change))),
+            )
     return table
 
 

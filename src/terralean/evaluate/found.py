@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 import terralean
 from terralean.data.leakage import Leakage
 from terralean.data.reading import Reader
-from terralean.evaluate import compare, figures, intervals, page, report
+from terralean.evaluate import compare, figures, intervals, noise, page, report
 from terralean.evaluate.compare import Comparison
 from terralean.evaluate.contenders import Contender, Ground, Run, Scored, Standing
 from terralean.evaluate.intervals import Bootstrap, Intervals, mean_bootstrap
@@ -56,6 +57,7 @@ class Found:
     leakage: Leakage | None  # None where the training images are gone
     rivals: tuple[Rival, ...]
     others: tuple[Other, ...]
+    noise: tuple[noise.Robustness, ...] = ()  # of the run and of each other, where that was asked for
 
     @property
     def contender(self) -> Contender[Run]:
@@ -92,7 +94,11 @@ def as_document(found: Found) -> dict[str, Any]:
             "findings": [] if found.leakage is None else list(found.leakage.findings),
         },
         "baselines": {rival.name: _rival_document(rival, names) for rival in found.rivals},
-        "against": [_other_document(found, other) for other in found.others],
+        "against": [
+            _other_document(found, other) | {"noise": noise.document(robust)}
+            for other, robust in zip_longest(found.others, found.noise[1:])
+        ],
+        "noise": noise.document(found.noise[0]) if found.noise else None,
         "cost": cost_document(found.mine),
         "run": {"folder": str(found.contender), "model": card.model, "training_data": training.data, "split": training.split},
         "scored_on": "test split" if found.data is None else str(found.data),
@@ -160,6 +166,7 @@ def verdict(found: Found) -> tuple[str, ...]:
         *(compare.verdict(other.comparison, other=other.name(found.others)) for other in found.others),
         rival_sentence({rival.name: rival.comparison for rival in found.rivals if rival.comparison is not None}),
         weakness_sentence(mine.scores, names),
+        noise.sentence(found.noise[0]) if found.noise else "",
     )
     return tuple(sentence for sentence in told if sentence)
 
@@ -225,6 +232,18 @@ def as_report(found: Found) -> report.Report:
         versions=versions(),
         commands=_commands(found),
         citation=citation(card),
+        noise=_noise(found),
+    )
+
+
+def _noise(found: Found) -> report.NoiseTable | None:
+    if not found.noise:
+        return None
+    names = ["This map", *(other.name(found.others) for other in found.others)]
+    return report.NoiseTable(
+        mode=found.noise[0].config.mode,
+        range=noise.range_words(found.noise[0]),
+        rows=tuple(noise.rows(list(zip(names, found.noise, strict=True)))),
     )
 
 
@@ -348,6 +367,7 @@ def _commands(found: Found) -> tuple[str, ...]:
     seeds = f" --seeds {','.join(map(str, contender.seeds))}" if contender.several else ""
     against = "".join(f" --against {other.standing.contender}" for other in found.others)
     elsewhere = "" if found.data is None else f" --data {found.data} --out DIR"
+    elsewhere += noise.flags(found.noise[0].config) if found.noise else ""
     return (
         f"terralean train {first.folder}/recipe.yaml --data {first.split.root}{seeds} --out DIR",
         f"terralean evaluate {contender}{against}{elsewhere}",

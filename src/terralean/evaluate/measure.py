@@ -22,17 +22,19 @@ from terralean.errors import LabelError
 from terralean.evaluate import metrics
 from terralean.evaluate.intervals import join
 from terralean.mapping.plan import Plan
-from terralean.mapping.strips import Strip, strips
+from terralean.mapping.strips import Readable, Strip, strips
 from terralean.predict import Predictor
 from terralean.raster.coding import Coding
 from terralean.raster.grid import Window
-from terralean.raster.scene import open_scene
+from terralean.raster.scene import Scene, open_scene
 from terralean.spec import IGNORE
 from terralean.tasks import segmentation
 
 BLOCKS = 100  # into about so many is the test area cut for the intervals
 FIGURE_PX = 1024  # side of the piece of the test area that the report shows
 BATCH = 4
+
+See = Callable[[Scene, Region], Readable]  # how the part of a scene that a region covers is read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,11 @@ class Measured:
         return self.windows / self.seconds
 
 
+def as_it_is(scene: Scene, region: Region) -> Readable:
+    """The part of a scene, unchanged."""
+    return scene.crop(region.window)
+
+
 def measure(
     predictor: Predictor,
     regions: Sequence[Region],
@@ -87,8 +94,9 @@ def measure(
     coding: Coding,
     config: DataConfig,
     progress: Callable[[int, int], None],
+    see: See = as_it_is,
 ) -> Measured:
-    """Map every region as `terralean map` would and count."""
+    """Map every region as `terralean map` would and count; `see` may change the values that are mapped, not which are valid."""
     card = predictor.card
     reader = Reader(classes=card.classes, coding=coding, config=config)
     total = sum(region.window.pixels for region in regions)
@@ -103,7 +111,7 @@ def measure(
             plan = Plan(grid=part.grid, tile_px=card.tile_px, overlap_px=card.overlap_px)
             windows += len(plan.rows) * len(plan.cols)
             began = time.perf_counter()
-            for strip in strips(predictor, part, plan, batch=BATCH):
+            for strip in strips(predictor, see(scene, region), plan, batch=BATCH):
                 seconds += time.perf_counter() - began
                 place = moved(strip.window, region.window)
                 labels = segmentation.answer(strip.probabilities, strip.valid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,6 +84,15 @@ class SeedScores:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class NoiseTable:
+    """Scores with noisy pixels."""
+
+    mode: str
+    range: str  # of noisy values, in words
+    rows: tuple[Mapping[str, object], ...]  # run, pixels, miou, oa, mf1, change
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Figures:
     """The pictures of a page, None where there is none."""
 
@@ -123,6 +132,7 @@ class Report:
     versions: tuple[tuple[str, str], ...]
     commands: tuple[str, ...]
     citation: tuple[str, ...]
+    noise: NoiseTable | None = None
 
 
 def render(report: Report) -> str:

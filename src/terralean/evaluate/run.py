@@ -17,6 +17,7 @@ from terralean.data.conventions import check_labels
 from terralean.data.index import find
 from terralean.data.leakage import Leakage, check_leakage
 from terralean.data.legend import Legend
+from terralean.data.pixel_noise import CELL_PX, NoiseConfig
 from terralean.data.split import Region, Split
 from terralean.errors import ConfigError, EmptySplit, RunError
 from terralean.evaluate import figures, report
@@ -37,6 +38,7 @@ from terralean.evaluate.contenders import (
 )
 from terralean.evaluate.evaluation import Evaluation, write_all
 from terralean.evaluate.found import Found, Other, as_document, as_report
+from terralean.evaluate.noise import score_with_noise
 from terralean.evaluate.rivals import Rival, score_rivals
 from terralean.evaluate.scene_run import evaluate_scenes
 from terralean.predict.predictor import Precision
@@ -56,6 +58,7 @@ def run_evaluation(
     out: Path | None = None,
     device: str | None = None,
     precision: Precision = "fp32",
+    noise: NoiseConfig | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Score the test split of a run, or of one run for each seed, or all of `data`, and compare it with other runs.
@@ -63,14 +66,21 @@ def run_evaluation(
     Writes evaluation.json, report.html and picture.png into `out` or the folder, and of scene recognition answers.csv; scores
     of a run's own test split also go into its card. `read` gives the experiment and the text of a run's recipe:
     `recipes.read_run`. The runs in `against` are scored on the very same pixels or images; RunError and ConfigError say why
-    where they cannot be.
+    where they cannot be. With `noise` maps are scored with noisy pixels as well, beside the clean scores, which stay as they
+    are; ConfigError for scene recognition, whose images are resized.
     """
     if data is not None and out is None:
         raise ConfigError(f"say with --out where the report on {data} goes; without --out it would replace the run's own")
     task = one_task([folder, *against])
     if task not in EVALUATIONS:
         raise RunError(f"{folder} is a run of {task}; runs of {' and '.join(EVALUATIONS)} can be evaluated")
-    return EVALUATIONS[task](
+    if noise is not None and task != "segmentation":
+        raise ConfigError(
+            f"{folder} is a run of {task}: its images are resized before they are seen, so that a number of noisy pixels in "
+            f"{CELL_PX} x {CELL_PX} has no meaning; leave --noise out, or name a run of segmentation"
+        )
+    evaluate = partial(_evaluate_map, noise=noise) if task == "segmentation" else EVALUATIONS[task]
+    return evaluate(
         folder,
         read=read,
         against=against,
@@ -91,6 +101,7 @@ def _evaluate_map(
     out: Path,
     device: str | None,
     precision: Precision,
+    noise: NoiseConfig | None,
     progress: Callable[[int, int], None],
 ) -> Evaluation:
     contenders = [open_contender(one, open_run=partial(open_run, read=read)) for one in (folder, *against)]
@@ -105,10 +116,15 @@ def _evaluate_map(
         score_contender(one, ground, keep=i == 0, device=device, precision=precision, progress=progress)
         for i, one in enumerate(contenders)
     ]
-    return _keep(_found(standings, ground, split, data=data), out=out)
+    found = _found(standings, ground, split, data=data)
+    if noise is not None:
+        root = Path(split.root if data is None else data.parent if data.is_file() else data)
+        score = partial(score_with_noise, ground=ground, config=noise, root=root, device=device, precision=precision)
+        found = replace(found, noise=tuple(score(standing, progress=progress) for standing in standings))
+    return _keep(found, out=out)
 
 
-EVALUATIONS = {"segmentation": _evaluate_map, "classification": evaluate_scenes}
+EVALUATIONS: dict[str, Callable[..., Evaluation]] = {"segmentation": _evaluate_map, "classification": evaluate_scenes}
 
 
 def _found(standings: Sequence[Standing], ground: Ground, split: Split, *, data: Path | None) -> Found:
@@ -151,7 +167,8 @@ def _test_split(run: Run, *, data: Path | None) -> Split:
     if data is None:
         if not own.of("test"):
             raise EmptySplit(
-                f"{run.folder} has no test split; name labelled data with --data, or train with data.split.test above 0"
+                f"{run.folder} has no test split; name labelled data with --data, or train with data.split.test above 0 "
+                "(data.split.test_from=validation where the data give a validation split only)"
             )
         return own
     config = _elsewhere(run.config, data)
