@@ -93,8 +93,7 @@ class Segmenter(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of parameters to leave without weight decay beside the one-dimensional ones."""
         own: set[str] = getattr(self.backbone, "no_weight_decay", set)()
-        queries = {name for name, _ in self.heads.named_parameters() if name.endswith("q.weight") and "attn" not in name}
-        return {f"backbone.{name}" for name in own} | {f"heads.{name}" for name in queries}
+        return {f"backbone.{name}" for name in own} | {f"heads.{name}" for name in learned_tokens(self.heads)}
 
     def _read(self, maps: list[Tensor], image: Tensor) -> Tensor | dict[str, Tensor]:
         scores = at_size_of(image, self.head(maps))
@@ -106,6 +105,11 @@ class Segmenter(nn.Module):
         reduce = cast("Callable[..., ReducedMaps]", self.backbone.reduced)
         execution = self.training_execution if self.training else self.execution
         return reduce(image, Reduction(self.reduce, dict(self.heads.items()), self.classes, execution, done))
+
+
+def learned_tokens(module: nn.Module) -> set[str]:
+    """Names of the parameters that are tokens themselves, class queries for instance."""
+    return {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Embedding)}
 
 
 def stacked(answers: Sequence[Answer], *, prefix: str = "") -> dict[str, Tensor]:

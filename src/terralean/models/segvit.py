@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from terralean.layers.hooks import Answer, Execution, Hooks, Point, Setting, Stream
-from terralean.layers.segmenter import at_size_of, stacked
+from terralean.layers.segmenter import at_size_of, learned_tokens, stacked
 from terralean.models.atm import ATMHead, ClassMode
 from terralean.models.place import Place
 from terralean.models.reducers import cut_point, drawn_seeds, grid_multiple, heads_of, hooks_of, seeds_of_values
@@ -103,8 +103,7 @@ class SegViT(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters to leave without weight decay beside the one-dimensional ones."""
-        queries = {name for name, _ in self.named_parameters() if name.endswith("q.weight") and "attn" not in name}
-        return {f"backbone.{name}" for name in self.backbone.no_weight_decay()} | queries
+        return {f"backbone.{name}" for name in self.backbone.no_weight_decay()} | learned_tokens(self)
 
     def _run(self, image: Tensor, *, done: float | None) -> Run:
         start = self.backbone.embed(image, multiple=grid_multiple(self.reduce))
