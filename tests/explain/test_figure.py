@@ -5,28 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from terralean.explain.figure import (
-    CAPTION_PX,
-    COLOURS,
-    COVER,
-    ENDS,
-    GAP_PX,
-    GREYS,
-    MARGIN_PX,
-    WIDTH_PX,
-    Shown,
-    Words,
-    arrange,
-    draw,
-    named,
-    scale_ends,
-    ticks,
-    tint,
-)
+from terralean.explain.figure import COLOURS, COVER, ENDS, ScaleWords, Shown, draw, scale_ends, ticks, tint
 from terralean.explain.numbers import BlockNumbers, MapNumbers
+from terralean.explain.page import GAP_PX, GREYS, MARGIN_PX, WIDTH_PX, arrange
 
 ALL = (0.0, 0.0, 1.0, 1.0)
-WORDS = Words(heading="Where meta tokens look", lines=("a model", "some numbers"), scene="scene.tif", scale="times")
+WORDS = ScaleWords(heading="Where meta tokens look", lines=("a model", "some numbers"), scene="scene.tif", scale="times")
 
 
 def numbers(cosine: np.ndarray, *, read: float | None = None) -> BlockNumbers:
@@ -54,34 +38,6 @@ def shown(tokens: int, *, height: int = 60, width: int = 80) -> Shown:
 
 def picture(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-
-
-@pytest.mark.parametrize("pictures", [1, 2, 3, 4, 5, 8, 13, 16, 32, 64])
-@pytest.mark.parametrize("shape", [0.01, 0.3, 1.0, 1.5, 4.0, 80.0])
-def test_pictures_do_not_overlap_and_stay_on_a_page_of_bounded_size(pictures, shape):
-    layout = arrange(pictures, shape=shape)
-    corners = list(layout.corners())
-    assert len(corners) >= pictures
-    wide, high = layout.scene()
-    boxes = [(MARGIN_PX, 0, wide, high), *((left, top, layout.width, layout.height) for left, top in corners)]
-    taken = np.zeros((layout.depth, WIDTH_PX), int)
-    for left, top, width, height in boxes:
-        taken[top : top + height + CAPTION_PX, left : left + width] += 1
-        assert left + width <= WIDTH_PX - MARGIN_PX
-        assert top + height + CAPTION_PX <= layout.depth
-    assert taken.max() == 1
-    assert layout.depth < 3000
-    for width, height in ((wide, high), (layout.width, layout.height)):
-        assert width == pytest.approx(shape * height, rel=0.03, abs=max(1, shape))
-
-
-@pytest.mark.parametrize(
-    ("pictures", "shape", "columns", "rows", "image"),
-    [(1, 1.2, 2, 1, 1), (2, 1.2, 3, 1, 1), (3, 1.2, 2, 2, 1), (4, 1.2, 4, 2, 2), (16, 1.2, 5, 4, 2), (1, 5, 1, 2, 1)],
-)
-def test_few_pictures_stand_in_rows_and_sixteen_around_the_scene(pictures, shape, columns, rows, image):
-    layout = arrange(pictures, shape=shape)
-    assert (layout.columns, layout.rows, layout.image) == (columns, rows, image)
 
 
 def test_the_scale_ends_where_few_places_are_beyond():
@@ -137,14 +93,6 @@ def test_the_box_is_the_part_of_the_map_that_is_shown():
     assert np.array_equal(corner, np.asarray(tint(grey, np.full((2, 2), 9, np.float32), box=ALL, ends=9)))
 
 
-@pytest.mark.parametrize(
-    ("tokens", "text"),
-    [([0], "0"), ([0, 1], "0, 1"), ([3, 1, 2], "1-3"), ([0, 1, 2, 5, 7, 8, 12, 13, 14], "0-2, 5, 7, 8, 12-14")],
-)
-def test_runs_of_tokens_are_named_by_their_ends(tokens, text):
-    assert named(tokens) == text
-
-
 def test_tokens_that_look_alike_share_a_picture_unless_each_is_asked_for():
     cosine = np.eye(16)
     cosine[1:, 1:] = 1
@@ -180,7 +128,7 @@ def test_paper_is_white_beside_a_bright_scene():
 
 
 def test_long_words_are_cut_before_the_edge():
-    long = Words(heading="W" * 300, lines=("w" * 900,), scene="scene" * 200, scale="s")
+    long = ScaleWords(heading="W" * 300, lines=("w" * 900,), scene="scene" * 200, scale="s")
     found = picture(draw(shown(2), numbers=numbers(np.eye(2)), words=long, share=True))
     assert (found[:, -MARGIN_PX // 2 :] == 255).all()
 

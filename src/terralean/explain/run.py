@@ -16,8 +16,9 @@ import numpy as np
 import terralean
 from terralean.errors import ConfigError, UnreadableScene
 from terralean.explain.attention import DIRECTIONS, Look, LookConfig, Watcher
-from terralean.explain.figure import Shown, draw, named
+from terralean.explain.figure import Shown, draw
 from terralean.explain.numbers import BlockNumbers, MapNumbers, Tally
+from terralean.explain.page import named
 from terralean.explain.strips import Lattice, Reading, data_of_places, make_lattice, strips
 from terralean.explain.words import suffix, verdict, words
 from terralean.mapping.run import MapConfig, check_contract, make_plan

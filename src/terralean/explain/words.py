@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from terralean.explain.attention import Look, Watcher
-from terralean.explain.figure import Words, named
+from terralean.explain.figure import ScaleWords
 from terralean.explain.numbers import BlockNumbers, percent
+from terralean.explain.page import named
 from terralean.explain.strips import REDUCTION, Lattice
 from terralean.raster.grid import Window
 from terralean.raster.scene import Scene
@@ -33,14 +34,14 @@ def suffix(look: Look) -> str:
     return f"{look.direction}_s{look.shown.stage}b{look.shown.block}{of}"
 
 
-def words(watcher: Watcher, scene: Scene, lattice: Lattice, *, part: Window, shown: BlockNumbers) -> Words:
+def words(watcher: Watcher, scene: Scene, lattice: Lattice, *, part: Window, shown: BlockNumbers) -> ScaleWords:
     """What is written on the figure of a part of the scene."""
     look = watcher.look
     what = "Where meta tokens look" if look.direction == "meta" else "Which meta tokens the image reads"
     size = f"{Path(scene.path).name}, {part.width} x {part.height} px"
     everything = part == scene.grid.window
     numbers = f"{differences(shown)}; {CAPTIONS[look.direction]}{'' if everything else ', of the whole scene'}"
-    return Words(
+    return ScaleWords(
         heading=f"{what}: stage S{look.shown.stage}, block {look.shown.block}",
         lines=(_model(watcher, scene, lattice, averaged=shown.averaged), numbers),
         scene=size if everything else f"{size} from row {part.row}, column {part.col}",
