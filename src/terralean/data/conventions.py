@@ -23,7 +23,7 @@ from terralean.data.split import given_sources
 from terralean.data.words import listed
 from terralean.errors import LabelError
 from terralean.raster.coding import Coding, Colour, as_hex
-from terralean.raster.labels import count_stored, strange_colours, strange_numbers
+from terralean.raster.labels import count_stored, numbers_found, strange_colours, strange_numbers
 from terralean.raster.polygons import is_vector
 from terralean.spec import Classes
 
@@ -192,10 +192,15 @@ def _from_another_start(strange: Sequence[_File], files: Sequence[_File], expect
                 return _two_starts([rest, kind], expected)
         fits = "it fits" if len(files) == 1 else f"all {len(files)} label files fit"
         return (
-            f"{_fault(strange[0].path, dataset)}{_and_others([file.path for file in strange])}\n"
+            f"{_found(strange[0], expected)}{_and_others([file.path for file in strange])}\n"
             f"counted {words} {fits}; if they are: {moved.settings}"
         )
     return None
+
+
+def _found(file: _File, expected: _Expected) -> str:
+    wrong = {number: pixels for number, pixels in file.counts.items() if number not in expected.listed}
+    return numbers_found(wrong, classes=expected.classes, coding=expected.coding, path=file.path)
 
 
 def _of_their_splits(some: Sequence[_File], files: Sequence[_File]) -> list[_File]:

@@ -113,7 +113,17 @@ def palette(path: str | Path) -> dict[int, Colour]:
 
 
 def strange_numbers(wrong: Mapping[int, int], *, classes: Classes | None, coding: Coding, path: str) -> str:
-    """What to say of a label raster with pixels of numbers that are not listed."""
+    """What to say of a label raster with pixels of numbers that are not listed, and how to list them."""
+    fix = "name the missing classes, or say with data.label_values which numbers the classes have"
+    if len(wrong) == 1:
+        value = next(iter(wrong))
+        how = "add it to data.ignore" if coding.ignored else f'--set "data.ignore=[{value}]"'
+        fix += f"; if {value} means no label: {how}"
+    return f"{numbers_found(wrong, classes=classes, coding=coding, path=path)}; {fix}"
+
+
+def numbers_found(wrong: Mapping[int, int], *, classes: Classes | None, coding: Coding, path: str) -> str:
+    """What numbers that are not listed a label raster holds, and what was expected."""
     shown = _shown([f"{value} ({count} px)" for value, count in wrong.items()])
     if classes is None:
         expected = "class numbers are 0 to 254, 255 is ignored"
@@ -121,12 +131,7 @@ def strange_numbers(wrong: Mapping[int, int], *, classes: Classes | None, coding
         pairs = zip(coding.numbers(len(classes)), classes.names, strict=True)
         ignored = ", ".join(map(str, (*coding.ignored, IGNORE)))
         expected = f"the classes are {', '.join(f'{value} {name}' for value, name in pairs)}; ignored: {ignored}"
-    fix = "name the missing classes, or say with data.label_values which numbers the classes have"
-    if len(wrong) == 1:
-        value = next(iter(wrong))
-        how = "add it to data.ignore" if coding.ignored else f'--set "data.ignore=[{value}]"'
-        fix += f"; if {value} means no label: {how}"
-    return f"{path} holds {shown}; {expected}; {fix}"
+    return f"{path} holds {shown}; {expected}"
 
 
 def strange_colours(wrong: Mapping[Colour, int], *, classes: Classes | None, coding: Coding, path: str) -> str:
