@@ -62,8 +62,10 @@ def create(name: str, *, bands: int, classes: int, reduce: Any = None, **sizes: 
 def _reduce(name: str, model: nn.Module, config: Any) -> None:
     take: Callable[[Any], None] | None = getattr(model, "reduce_tokens", None)
     if take is None:
-        known = ", ".join(key for key in SEGMENTERS if key.endswith("segvit"))
-        raise ConfigError(f"model {name} has no place for reduce.method={config.method}; those that have: {known}")
+        raise ConfigError(
+            f"model {name} has no place for reduce.method={config.method}; segvit, vit_base_segvit and vit_tiny_segvit have, and "
+            "the light head and UPerNet on LeMeViT or Swin"
+        )
     take(config)
 
 
