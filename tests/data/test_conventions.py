@@ -83,7 +83,7 @@ def test_mmseg_labels_for_an_official_recipe_stop_with_the_settings_that_fit(dat
     message = refused(found, OFFICIAL)
     path, pixels = found.sources[0].label, int((labels["train/mmseg0"] == 6).sum())
     assert message.startswith(
-        f"{path} holds 6 ({pixels} px); the classes are 0 surface, 1 building, 2 low, 3 tree, 4 car; ignored: 5, 255; "
+        f"{path} holds 6 ({pixels} px); the classes are 0 surface, 1 building, 2 low, 3 tree, 4 car; ignored: 5, 255\n"
     )
     assert "there are 4 such files: " in message
     assert message.endswith(

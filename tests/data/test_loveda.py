@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from terralean import recipes
-from terralean.data.config import DataConfig, SplitConfig
+from terralean.data.config import DataConfig, ListedSplit, SplitConfig
 from terralean.data.conventions import check_labels
 from terralean.data.index import Dataset, find
 from terralean.data.leakage import check_leakage
@@ -187,9 +187,7 @@ def test_scoring_validation_needs_it_and_no_test_labels(published, write_image, 
         make_split(find(root, config()), config(), seed=0)
 
 
-@pytest.mark.parametrize("other", [{"rule": "groups"}, {"listed": {"train": ("a",)}}])
+@pytest.mark.parametrize("other", [{"rule": "groups"}, {"listed": ListedSplit(train=("a",))}])
 def test_only_a_given_split_has_a_validation_part_to_score(other):
-    told = {key: value if key == "rule" else recipes.data_config(["data.split.listed={train: [a]}"]).split.listed
-            for key, value in other.items()}  # fmt: skip
     with pytest.raises(ConfigError, match=r"data\.split\.test_from validation is for a split that folders or an index give"):
-        SplitConfig(test_from="validation", **told)
+        SplitConfig(test_from="validation", **other)
