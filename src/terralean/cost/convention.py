@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from terralean.cost.macs import count_macs
 
+MAP = 4  # dimensions of a map: batch, channels, height, width
 OF_OUTPUT = {"native_layer_norm": 5, "batch_norm": 2, "upsample_bilinear": 4, "upsample_nearest": 1}
 
 
@@ -34,7 +35,7 @@ class Beside(TorchDispatchMode):
         for part, each in OF_OUTPUT.items():
             if part in name and "backward" not in name:
                 self.operations += each * first.numel()
-        if name.startswith("aten.mean.dim"):
+        if name.startswith("aten.mean.dim") and args[0].ndim == MAP and {dim % MAP for dim in args[1]} == {2, 3}:
             self.operations += args[0].numel()
         return result
 

@@ -63,8 +63,8 @@ def _reduce(name: str, model: nn.Module, config: Any) -> None:
     take: Callable[[Any], None] | None = getattr(model, "reduce_tokens", None)
     if take is None:
         raise ConfigError(
-            f"model {name} has no place for reduce.method={config.method}; segvit, vit_base_segvit and vit_tiny_segvit have, and "
-            "the light head and UPerNet on LeMeViT or Swin"
+            f"model {name} has no place for reduce.method={config.method}; segvit, vit_base_segvit and vit_tiny_segvit have, "
+            "and the light head and UPerNet on LeMeViT or Swin"
         )
     take(config)
 
