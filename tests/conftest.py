@@ -1,14 +1,15 @@
 """Fixtures that several rooms use."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import terralean
-from terralean import recipes
+from terralean import __version__, recipes
+from terralean.cli import main
 from terralean.models import create
 from terralean.raster.grid import Grid
 from terralean.raster.write import write_scene
@@ -65,7 +66,7 @@ def card(**changes) -> Card:
     """A card of the fixture's model."""
     training = Training(data="0" * 16, images=1, split="all of it", leakage="no test pixels", steps=0, minutes=0.0, seed=0)
     values = {
-        "version": terralean.__version__,
+        "version": __version__,
         "task": "segmentation",
         "model": "lemevit_tiny_light",
         "bands": Bands(names=("red", "green", "blue")),
@@ -94,6 +95,23 @@ class Small:
 
     def __call__(self, *changes: str) -> Experiment:
         return recipes.read("lemevit_tiny_light", changes=[*self.changes, *changes])
+
+
+@pytest.fixture
+def terralean(monkeypatch, capfd):
+    """The command line, called with arguments: exit status, stdout, stderr."""
+
+    def call(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["terralean", *map(str, arguments)])
+        status = 0
+        try:
+            main()
+        except SystemExit as stop:
+            status = stop.code or 0
+        found = capfd.readouterr()
+        return status, found.out, found.err
+
+    return call
 
 
 @pytest.fixture(scope="session")

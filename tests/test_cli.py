@@ -14,7 +14,7 @@ from PIL import Image
 from typer.main import get_command
 
 from terralean import recipes
-from terralean.cli import _score_table, app, main, out_console
+from terralean.cli import _score_table, app, out_console
 from terralean.raster.grid import Grid
 from terralean.raster.write import write_scene
 from terralean.spec import Bands
@@ -37,33 +37,19 @@ OPTIONS = {
         *("--device", "--precision", "--json", "--verbose"),
     },
     "explain": {
-        *("--out", "--direction", "--stage", "--block", "--tokens", "--head", "--by", "--part"),
+        *("--out", "--show", "--set", "--direction", "--stage", "--block", "--tokens", "--head", "--by", "--part"),
         *("--bands", "--tile", "--overwrite"),
         *("--device", "--precision", "--json", "--verbose"),
     },
     "benchmark": {
         *("--batch", "--size", "--bands", "--classes", "--train", "--rounds", "--precision", "--mode", "--device"),
+        *("--on", "--reduce", "--images"),
         *("--csv", "--figure", "--accuracy", "--paper", "--json", "--verbose"),
     },
     "export": {"--format", "--out", "--json", "--verbose"},
     "list": {"--json"},
 }
 GRID = Grid(width=90, height=70, crs="EPSG:32633", transform=(0.5, 0.0, 3e5, 0.0, -0.5, 5.2e6))
-
-
-@pytest.fixture
-def terralean(monkeypatch, capfd):
-    def call(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["terralean", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = stop.code or 0
-        found = capfd.readouterr()
-        return status, found.out, found.err
-
-    return call
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -26,6 +26,7 @@ from terralean.errors import ConfigError, RunError, SomeScenesFailed, Stopped, T
 
 if TYPE_CHECKING:
     from terralean.explain.numbers import BlockNumbers
+    from terralean.explain.token_numbers import LayerNumbers
     from terralean.train.experiments import AnyExperiment
 
 app = typer.Typer(
@@ -363,6 +364,15 @@ def explain(
     run: Run,
     scene: Annotated[str, typer.Argument(help="A raster that GDAL opens.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for raster, figure and numbers.", show_default=False)],
+    show: Annotated[
+        Literal["tokens", "attention"] | None,
+        typer.Option(
+            help="Which tokens go on or are merged, or where meta tokens look. Default: tokens where the run, or --set, has a "
+            "method for them, unless an option of meta tokens is given.",
+            show_default=False,
+        ),
+    ] = None,
+    changes: Reduce = None,
     direction: Annotated[
         Literal["meta", "image"] | None,
         typer.Option(help="Where meta tokens look, or what the image reads from them.", show_default="meta"),
@@ -386,24 +396,37 @@ def explain(
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show where the meta tokens of a LeMeViT look: a raster on the scene's grid, a figure, and numbers."""
+    """Show which tokens a method of reduction keeps, or where the meta tokens of a LeMeViT look.
+
+    A raster on the scene's grid, a figure, and numbers. --direction, --stage, --block, --tokens, --head and --by are of meta
+    tokens.
+    """
     _configure_logging(verbose)
-    from terralean.explain.run import ExplainConfig, explain_scene
+    from terralean import recipes
+    from terralean.explain.run import ExplainConfig, ExplainResult, explain_scene
+    from terralean.explain.show import what_to_show
+    from terralean.explain.token_run import TokensConfig, TokensResult, explain_tokens
     from terralean.predict import load
 
-    given: dict[str, Any] = {"direction": direction, "stage": stage, "block": block, "head": head, "by": by}
-    given["tile_px"] = tile
-    given["bands"] = _positions(bands)
-    given["tokens"] = _numbers(tokens, flag="--tokens", example="0,3,7")
-    given["part"] = _numbers(part, flag="--part", example="0,0,512,512")
-    config = ExplainConfig(overwrite=overwrite, **{key: value for key, value in given.items() if value is not None})
+    look: dict[str, Any] = {"direction": direction, "stage": stage, "block": block, "head": head, "by": by}
+    look["tokens"] = _numbers(tokens, flag="--tokens", example="0,3,7")
+    cut: dict[str, Any] = {"tile_px": tile, "bands": _positions(bands)}
+    cut["part"] = _numbers(part, flag="--part", example="0,0,512,512")
+    look, cut = ({name: value for name, value in given.items() if value is not None} for given in (look, cut))
+    attention, kept = ExplainConfig(overwrite=overwrite, **look, **cut), TokensConfig(overwrite=overwrite, **cut)
     with _bar("explaining") as tell:
-        predictor = load(run, device=device, precision=precision)
-        result = explain_scene(predictor, scene, out=out, config=config, progress=tell)
+        reduce = recipes.reduction(changes or [])
+        predictor = load(run, device=device, precision=precision, reduce=reduce)
+        what = what_to_show(predictor, show=show, asked=[f"--{name}" for name in look], reduce=reduce)
+        result: ExplainResult | TokensResult
+        if what == "tokens":
+            result = explain_tokens(predictor, scene, out=out, config=kept, progress=tell)
+        else:
+            result = explain_scene(predictor, scene, out=out, config=attention, progress=tell)
     if as_json:
         _print_json(result.document)
         return
-    out_console.print(_attention_table(result.shown))
+    out_console.print(_attention_table(result.shown) if isinstance(result, ExplainResult) else _layer_table(result.layers))
     out_console.print()
     for line in (
         *result.verdict,
@@ -419,7 +442,7 @@ def benchmark(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Ours, any that timm builds, or the groups lemevit, imagenet-peers, scene-peers, more-peers.",
+            help="Ours, any that timm builds, or the groups lemevit, imagenet-peers, scene-peers, more-peers; with --on runs.",
             show_default=False,
         ),
     ] = None,
@@ -440,6 +463,20 @@ def benchmark(
         list[str] | None,
         typer.Option("--mode", help="eager, or folded, channels-last, compiled, frozen joined by +; repeatable."),
     ] = None,
+    scenes: Annotated[
+        list[str] | None,
+        typer.Option("--on", metavar="SCENE", help="Measure runs on windows of this raster; repeatable.", show_default=False),
+    ] = None,
+    reductions: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reduce",
+            metavar="SETTINGS",
+            help="With --on: token reduction other than a run's own, e.g. '{method: tome, r: 40}'; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    images: Annotated[int | None, typer.Option(help="With --on: windows that are measured.", show_default="16")] = None,
     device: Device = None,
     csv: Annotated[Path | None, typer.Option(help="Also write all rows to this file.", show_default=False)] = None,
     figure: Annotated[
@@ -462,7 +499,9 @@ def benchmark(
 ) -> None:
     """Measure parameters, multiply-adds, images per second, latency and memory, all models in one interleaved run.
 
-    Exit status 1 where a row failed; its reason is in the table, and the other rows are measured.
+    With --on it measures runs on real images, since the cost of token reduction depends on them: tokens left, operations,
+    images per second, beside the same run without reduction. Exit status 1 where a row failed; its reason is in the table, and
+    the other rows are measured.
     """
     _configure_logging(verbose)
     from terralean.benchmark import accuracy, files, groups, table
@@ -475,6 +514,16 @@ def benchmark(
         **{"work": "training" if train else None, "rounds": rounds, "precisions": precisions, "modes": modes},
         "device": device,
     }
+    if scenes:
+        shared = ("batches", "precisions", "rounds", "device")
+        others = {**given, "figure": figure, "accuracy": accuracies, "paper": paper or None}
+        if unused := [name for name, value in others.items() if value is not None and name not in shared]:
+            raise ConfigError(f"{', '.join(unused)}: of no meaning with --on, which takes runs as they are; leave it out")
+        own = {name: given[name] for name in shared if given[name] is not None}
+        _benchmark_runs(models or [], scenes, reductions or [], {**own, "images": images}, csv=csv, as_json=as_json)
+        return
+    if unused := [f"--{name}" for name, value in {"reduce": reductions, "images": images}.items() if value is not None]:
+        raise ConfigError(f"{', '.join(unused)}: for runs on real images; name these with --on, e.g. --on scene.tif")
     chosen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if v is not None}
     if paper:
         _print_ledger(
@@ -547,6 +596,29 @@ def main() -> None:
         if stop.code == INTERRUPTED:
             err_console.print("stopped; nothing half-written is left, and the same command goes on with a training run")
         raise
+
+
+def _benchmark_runs(
+    runs: list[str], scenes: list[str], reductions: list[str], given: dict[str, Any], *, csv: Path | None, as_json: bool
+) -> None:
+    from terralean import recipes
+    from terralean.benchmark import files, images_table
+    from terralean.benchmark.on_images import ImagesConfig, ImagesRow
+    from terralean.benchmark.on_images import run as measure
+
+    if not runs:
+        raise ConfigError("name the runs that --on is to measure, e.g. terralean benchmark RUN --on scene.tif")
+    chosen = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None}
+    others = tuple(recipes.reduction([f"reduce={text}"]) for text in reductions)
+    config = ImagesConfig(runs=tuple(map(Path, runs)), scenes=tuple(scenes), reductions=("own", *others), **chosen)
+    with _bar("measuring") as tell:
+        report = measure(config, progress=tell)
+    if as_json:
+        _print_json(asdict(report))
+    else:
+        out_console.print(images_table.as_table(report))
+    if csv is not None:
+        files.write_csv(report.rows, csv, kind=ImagesRow)
 
 
 def _print_ledger(*, unused: list[str], csv: Path | None, as_json: bool) -> None:
@@ -697,6 +769,15 @@ def _cost_table(document: dict[str, Any]) -> Table:
 
 def _value(entry: dict[str, Any]) -> str:
     return "-" if entry["value"] is None else f"{entry['value']:.3f}"
+
+
+def _layer_table(layers: Sequence[LayerNumbers]) -> Table:
+    """How many tokens each layer leaves."""
+    table = Table("layer", "tokens", "left", "share", "p5", "p95", box=None, pad_edge=False)
+    for one in layers:
+        shares = (f"{share:.1%}" for share in (one.share, one.p5, one.p95))
+        table.add_row(str(one.layer), str(one.grid**2), f"{one.left:.4g}", *shares)
+    return table
 
 
 def _attention_table(block: BlockNumbers) -> Table:

@@ -115,6 +115,11 @@ class Watcher:
         return chosen.transpose(0, 1) if self.look.by == "head" else chosen
 
 
+def has_meta_tokens(model: nn.Module) -> bool:
+    """Whether there is attention to show."""
+    return any(isinstance(part, LeMeViT | LeMeViTPyramid) for part in model.modules())
+
+
 def find_backbone(model: nn.Module, *, name: str) -> LeMeViT | LeMeViTPyramid:
     """The part of a model that has meta tokens. Raises ConfigError where there is none."""
     found = next((part for part in model.modules() if isinstance(part, LeMeViT | LeMeViTPyramid)), None)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from terralean.errors import ConfigError
+from terralean.layers.hooks import Point
 from terralean.predict.normalise import Normalise, enlarge, resized
 from terralean.tokens import OrOwn
 from terralean.weights.card import Card
@@ -30,7 +31,7 @@ class Predictor:
         self.precision = precision
         self.model = model.eval().to(device, DTYPES[precision])
         fold: Callable[[], nn.Module] | None = getattr(self.model, "fold", None)
-        self._network = self.model if fold is None else fold()
+        self.network = self.model if fold is None else fold()  # what predicts
         self.normalise = Normalise(card.normalisation, shrink=card.shrink).to(device)
 
     @torch.inference_mode()
@@ -39,10 +40,17 @@ class Predictor:
 
         They are float32 on the CPU. Where a pixel is not valid the answer means nothing.
         """
-        seen = self.normalise(image.to(self.device, torch.float32), valid.to(self.device))
-        scores = self._network(seen.to(DTYPES[self.precision])).float()
+        scores = self.network(self.seen(image, valid)).float()
         height, width = image.shape[-2:]
         return enlarge(scores, shrink=self.card.shrink, height=height, width=width).softmax(dim=1).cpu()
+
+    @torch.inference_mode()
+    def trace(self, image: Tensor, valid: Tensor) -> tuple[Point, ...]:
+        """What the method of token reduction does with image (B, C, H, W), valid (B, H, W), the same as in predicting them."""
+        if self.card.reduce is None:
+            return ()
+        trace: Callable[[Tensor], tuple[Point, ...]] = self.network.trace
+        return trace(self.seen(image, valid))
 
     @torch.inference_mode()
     def recognise(self, image: Tensor, valid: Tensor) -> Tensor:
@@ -52,7 +60,12 @@ class Predictor:
         """
         seen = self.normalise(image.to(self.device, torch.float32), valid.to(self.device))
         seen = resized(seen, side_px=self.card.seen_px or seen.shape[-1])
-        return self._network(seen.to(DTYPES[self.precision])).float().softmax(dim=1).cpu()
+        return self.network(seen.to(DTYPES[self.precision])).float().softmax(dim=1).cpu()
+
+    def seen(self, image: Tensor, valid: Tensor) -> Tensor:
+        """As the network takes it."""
+        seen: Tensor = self.normalise(image.to(self.device, torch.float32), valid.to(self.device))
+        return seen.to(DTYPES[self.precision])
 
 
 def load(run: str | Path, *, device: str | None = None, precision: Precision = "fp32", reduce: OrOwn = "own") -> Predictor:
