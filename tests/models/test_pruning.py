@@ -168,14 +168,38 @@ def test_every_parameter_gets_a_gradient(name):
 
 @pytest.mark.parametrize("name", ["matp", "dtop", "topk"])
 def test_gradients_do_not_depend_on_the_way_of_running(name):
+    """Drop path included, which leaves out whole images."""
     found = []
     for execution in EXECUTIONS:
-        built = quiet(train(CONFIGS[name], training_execution=execution))
+        built = quiet(train(CONFIGS[name], training_execution=execution, drop_path=0.4))
         torch.manual_seed(3)
         built(pictures())["scores"].square().mean().backward()
         found.append(built.backbone.body.blocks[0].attn.qkv.weight.grad)
     for other in found[1:]:
         assert float((other - found[0]).norm() / found[0].norm()) < 1e-4
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
+@pytest.mark.parametrize("name", ["matp", "matp_aux_attention", "dtop", "topk_both", "random"])
+def test_half_precision_is_a_case(name, execution):
+    """With layers in bfloat16 the scores stay near those of float32, where the same tokens go."""
+    built, x = model(CONFIGS[name], execution=execution), pictures()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        scores, half = built(x), [point.alive for point in built.trace(x)]
+    with torch.inference_mode():
+        same = torch.stack([(a == b).float().mean() for a, b in zip(half, alive(built, x), strict=True)])
+        assert same.min() > 0.8
+        assert scores.isfinite().all()
+        assert float((scores.exp() - built(x).exp()).abs().mean()) < 0.05
+        assert built.bfloat16()(x.bfloat16()).isfinite().all()
+
+
+def test_class_logits_of_all_classes_and_none_are_a_case():
+    built, x = model(CONFIGS["matp"], class_mode="softmax"), pictures()
+    other = model(CONFIGS["matp"], class_mode="softmax", execution="masked")
+    assert any((point < 42).any() for point in (a.sum(dim=(1, 2)) for a in alive(built, x)))
+    with torch.inference_mode():
+        torch.testing.assert_close(built(x), other(x), rtol=0, atol=1e-4)
 
 
 def kept_share(reduce: Any, *, seed: int, done: float | None = None) -> float:
