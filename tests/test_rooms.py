@@ -26,7 +26,7 @@ ALLOWED = {
     "evaluate": {"data", "tasks", "predict", "raster", "weights", "cost", "mapping"},
     "explain": {"predict", "raster", "tasks", "models", "mapping", "tokens", "layers"},
     "inspect": {"raster", "data", "weights"},
-    "benchmark": {"models", "tokens", "weights", "predict", "cost", "data", "raster"},
+    "benchmark": {"models", "layers", "tokens", "weights", "predict", "cost", "data", "raster"},
     "export": {"models", "weights", "predict"},
     "demo": None,  # all but cli
     "cli": None,

@@ -608,7 +608,7 @@ def _benchmark_runs(
 
     if not runs:
         raise ConfigError("name the runs that --on is to measure, e.g. terralean benchmark RUN --on scene.tif")
-    chosen = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None}
+    chosen: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if v is not None}
     others = tuple(recipes.reduction([f"reduce={text}"]) for text in reductions)
     config = ImagesConfig(runs=tuple(map(Path, runs)), scenes=tuple(scenes), reductions=("own", *others), **chosen)
     with _bar("measuring") as tell:

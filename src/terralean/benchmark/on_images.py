@@ -25,6 +25,7 @@ from terralean.cost.macs import count_macs, parameters
 from terralean.cost.memory import keep_within_memory, peak_memory
 from terralean.cost.timing import Timing, TimingConfig, spread, time_interleaved, wait_for
 from terralean.errors import ConfigError, UnreadableScene
+from terralean.layers.hooks import Point
 from terralean.predict import Predictor, load
 from terralean.predict.predictor import choose_device
 from terralean.raster.grid import Window
@@ -178,21 +179,20 @@ def read_images(folder: Path, config: ImagesConfig) -> Images:
         raise UnreadableScene(f"{', '.join(config.scenes)}: no window with a valid pixel; give other scenes with --on")
     step = max(1.0, len(found) / config.images)
     chosen = [found[int(i * step)] for i in range(min(config.images, len(found)))]
-    values, valid = (torch.from_numpy(np.stack(parts)) for parts in zip(*chosen, strict=True))
-    return Images(values, valid)
+    return Images(*(torch.from_numpy(np.stack(parts)) for parts in zip(*chosen, strict=True)))
 
 
 def count(predictor: Predictor, images: Images) -> Counted:
     """Operations, tokens left and answers, image by image."""
-    operations, macs, left, classes = [], [], {}, []
+    operations, macs, classes = [], [], []
+    left: dict[int, list[float]] = {}
     for values, valid in zip(images.values, images.valid, strict=True):
         one, mask = values[None], valid[None]
         network, seen = predictor.network, predictor.seen(one, mask)
         operations.append(count_operations(network, seen))
         macs.append(count_macs(network, seen).total)
         for point in predictor.trace(one, mask):
-            tokens = (point.alive if point.group is None else point.group)[0].numel()
-            left.setdefault(point.layer, []).append(int(point.left) / tokens)
+            left.setdefault(point.layer, []).append(int(point.left) / _tokens(point))
         classes.append(predictor(one, mask).argmax(dim=1))
     return Counted(tuple(operations), tuple(macs), {layer: tuple(shares) for layer, shares in left.items()}, torch.cat(classes))
 
@@ -289,6 +289,13 @@ def _share(shares: tuple[float, ...]) -> str:
 
 def _seen_px(card: Card) -> int:
     return -(-card.tile_px // card.shrink)
+
+
+def _tokens(point: Point) -> int:
+    """Of the grid."""
+    grid = point.alive if point.group is None else point.group
+    assert grid is not None, "a method either takes tokens out or merges them"
+    return grid[0].numel()
 
 
 def _default(field: Field[Any]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,7 @@ class Predictor:
         """What the method of token reduction does with image (B, C, H, W), valid (B, H, W), the same as in predicting them."""
         if self.card.reduce is None:
             return ()
-        trace: Callable[[Tensor], tuple[Point, ...]] = self.network.trace
+        trace = cast("Callable[[Tensor], tuple[Point, ...]]", self.network.trace)
         return trace(self.seen(image, valid))
 
     @torch.inference_mode()
