@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,11 +13,12 @@ from typing import Any
 import numpy as np
 
 import terralean
-from terralean.errors import ConfigError, UnreadableScene
+from terralean.errors import UnreadableScene
 from terralean.explain.attention import DIRECTIONS, Look, LookConfig, Watcher
 from terralean.explain.figure import Shown, draw
 from terralean.explain.numbers import BlockNumbers, MapNumbers, Tally
 from terralean.explain.page import named
+from terralean.explain.part import FIGURE_PX, box_of, check_part, in_places, part_of, tell_size
 from terralean.explain.strips import Lattice, Reading, data_of_places, make_lattice, strips
 from terralean.explain.words import suffix, verdict, words
 from terralean.mapping.run import MapConfig, check_contract, make_plan
@@ -29,9 +29,6 @@ from terralean.raster.grid import Window
 from terralean.raster.scene import Scene, describe, open_scene, read_preview
 from terralean.raster.whole import whole
 
-log = logging.getLogger(__name__)
-
-FIGURE_PX = 800  # longer side at most of what the figure shows of the scene
 KINDS = ("tif", "csv", "json", "png")
 
 
@@ -46,9 +43,7 @@ class ExplainConfig(LookConfig):
 
     def __post_init__(self) -> None:
         LookConfig.__post_init__(self)  # a dataclass with slots is a new class, of which super() knows nothing
-        part = self.part or (0, 0, 1, 1)
-        if len(part) != 4 or min(part[:2]) < 0 or min(part[2:]) < 1:  # noqa: PLR2004 - row, column, height, width
-            raise ConfigError(f"part must be row,column,height,width in px, e.g. 0,0,512,512; got {','.join(map(str, part))}")
+        check_part(self.part)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,10 +78,10 @@ def explain_scene(
     name = f"{Path(str(path)).stem}_{suffix(watcher.look)}"
     with open_scene(path, bands=config.bands) as scene:
         check_contract(scene, predictor.card, chosen=config.bands is not None)
-        part = _part(scene, config)
+        part = part_of(scene, config.part)
         plan = make_plan(predictor.card, scene.grid, config=MapConfig(tile_px=config.tile_px, bands=config.bands))
         lattice = make_lattice(watcher, scene.grid, tile_px=plan.tile_px, overlap_px=plan.overlap_px)
-        _tell_size(scene, lattice, maps=len(watcher.look.maps))
+        tell_size(scene, held_bytes=_held_bytes(lattice, maps=len(watcher.look.maps)))
         with whole(out, [f"{name}.{kind}" for kind in KINDS], overwrite=config.overwrite) as folder:
             raster = folder / f"{name}.tif"
             blocks = _write_raster(raster, watcher, scene, lattice, progress=progress)
@@ -157,51 +152,16 @@ def _figure(
 ) -> bytes:
     """The figure of a part of the scene, from the finished raster."""
     values, valid = read_preview(scene.crop(part), FIGURE_PX)
-    places = _in_places(part, lattice)
+    places = in_places(part, lattice)
     with describe(raster, expected="the raster just written") as finished:
         maps, _ = read_preview(finished.crop(places), FIGURE_PX)
-    drawn = Shown(scene=stretch(values, valid, bands=scene.bands), maps=maps, box=_box(part, places, lattice))
+    drawn = Shown(scene=stretch(values, valid, bands=scene.bands), maps=maps, box=box_of(part, places, lattice))
     return draw(drawn, numbers=shown, words=words(watcher, scene, lattice, part=part, shown=shown), share=share)
 
 
-def _in_places(part: Window, lattice: Lattice) -> Window:
-    """The places that cover a part of the scene."""
-    row, col = lattice.places(part.row), lattice.places(part.col)
-    below, right = -lattice.places(-part.row - part.height), -lattice.places(-part.col - part.width)
-    return Window(row=row, col=col, height=below - row, width=right - col)
-
-
-def _box(part: Window, places: Window, lattice: Lattice) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a part of the scene in the places that cover it, as shares of their extent."""
-    scale = lattice.side / lattice.plan.tile_px
-    left, top = part.col * scale - places.col, part.row * scale - places.row
-    right, bottom = left + part.width * scale, top + part.height * scale
-    return left / places.width, top / places.height, min(1.0, right / places.width), min(1.0, bottom / places.height)
-
-
-def _part(scene: Scene, config: ExplainConfig) -> Window:
-    """What the figure shows. Raises ConfigError where that reaches past the scene."""
-    if config.part is None:
-        return scene.grid.window
-    row, col, height, width = config.part
-    part = Window(row=row, col=col, height=height, width=width)
-    if part.cut(scene.grid.window) != part:
-        raise ConfigError(
-            f"part {','.join(map(str, config.part))} (row, column, height, width) reaches past {scene.path}, which has "
-            f"{scene.grid.height} rows and {scene.grid.width} columns"
-        )
-    return part
-
-
-def _tell_size(scene: Scene, lattice: Lattice, *, maps: int) -> None:
-    strip = lattice.side * (lattice.grid.width + lattice.side) * maps * 4 * 3
-    log.info(
-        "%s: %d x %d px, about %d MB of memory beside the model",
-        scene.path,
-        scene.grid.width,
-        scene.grid.height,
-        strip // 2**20 + 1,
-    )
+def _held_bytes(lattice: Lattice, *, maps: int) -> int:
+    """Of one strip and what is made of it."""
+    return lattice.side * (lattice.grid.width + lattice.side) * maps * 4 * 3
 
 
 def _tags(watcher: Watcher, scene: Scene, lattice: Lattice) -> dict[str, str]:
