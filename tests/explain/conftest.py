@@ -7,15 +7,34 @@ import torch
 from terralean.models import create
 from terralean.models.lemevit import LeMeViT, LeMeViTConfig
 from terralean.predict import Predictor, load
-from terralean.raster.grid import Grid
+from terralean.raster.grid import Grid, Window
 from terralean.raster.write import write_scene
 from terralean.spec import Bands, Classes, Normalisation
+from terralean.tokens import Reduction
 from terralean.weights.card import Card, Training
 from terralean.weights.checkpoint import save_checkpoint
 
 GRID = Grid(width=150, height=130, crs="EPSG:32633", transform=(0.5, 0.0, 300_000.25, 0.0, -0.5, 5_200_000.75))
 # Two blocks in S1 and S2, of which the last one of S2 differs; three different widths.
 TOY = LeMeViTConfig(depths=(1, 2, 2, 1, 1), dims=(32, 32, 64, 96, 128), classes=5)
+
+
+class Values:
+    """Values that read as a scene, without data where `valid` is False."""
+
+    def __init__(self, height: int, width: int, *, valid: np.ndarray | None = None) -> None:
+        self.values = np.random.default_rng(height).uniform(1, 255, (3, height, width)).astype(np.float32)
+        self.valid = np.ones((height, width), bool) if valid is None else valid
+        self.grid = Grid(width=width, height=height, crs=None)
+
+    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        values = np.zeros((3, window.height, window.width), np.float32)
+        valid = np.zeros((window.height, window.width), bool)
+        inside = window.cut(self.grid.window)
+        to, source = inside.slices(origin=window), inside.slices()
+        valid[to] = self.valid[source]
+        values[:, *to] = np.where(self.valid[source], self.values[:, *source], 0)
+        return values, valid
 
 
 def card(**changes) -> Card:
@@ -73,6 +92,30 @@ def even() -> Predictor:
             if ".attn.q" in name:
                 weight.zero_()
     return Predictor(model, card(), device=torch.device("cpu"), precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def readable():
+    """Makes values that read as a scene."""
+    return Values
+
+
+@pytest.fixture(scope="session")
+def reduced():
+    """Makes a predictor that takes tokens out or merges them."""
+    return _reduced
+
+
+def _reduced(reduce: Reduction | None, **changes) -> Predictor:
+    """A small vision transformer of patches of 16 px, whose weights are the same with every method."""
+    torch.manual_seed(0)
+    model = create("segvit", backbone="test_vit", bands=3, classes=3, image_px=64, decoder_width=48, decoder_heads=3)
+    nudge(model)
+    if reduce is not None:
+        model.reduce_tokens(reduce)
+        nudge(model.heads)
+    described = card(model="segvit", reduce=reduce, **changes)
+    return Predictor(model, described, device=torch.device("cpu"), precision="fp32")
 
 
 def values(grid: Grid = GRID, *, seed: int = 0) -> np.ndarray:

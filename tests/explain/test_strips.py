@@ -12,24 +12,6 @@ from terralean.raster.grid import Grid, Window
 from terralean.raster.scene import open_scene
 
 
-class Values:
-    """Values that read as a scene, without data where `valid` is False."""
-
-    def __init__(self, height: int, width: int, *, valid: np.ndarray | None = None) -> None:
-        self.values = np.random.default_rng(height).uniform(1, 255, (3, height, width)).astype(np.float32)
-        self.valid = np.ones((height, width), bool) if valid is None else valid
-        self.grid = Grid(width=width, height=height, crs=None)
-
-    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        values = np.zeros((3, window.height, window.width), np.float32)
-        valid = np.zeros((window.height, window.width), bool)
-        inside = window.cut(self.grid.window)
-        to, source = inside.slices(origin=window), inside.slices()
-        valid[to] = self.valid[source]
-        values[:, *to] = np.where(self.valid[source], self.values[:, *source], 0)
-        return values, valid
-
-
 def stitched(watcher: Watcher, scene, *, tile_px: int = 64, overlap_px: int = 16, tell=lambda reading: None) -> np.ndarray:
     lattice = make_lattice(watcher, scene.grid, tile_px=tile_px, overlap_px=overlap_px)
     found = list(strips(watcher, scene, lattice, tell=tell))
@@ -42,14 +24,14 @@ def stitched(watcher: Watcher, scene, *, tile_px: int = 64, overlap_px: int = 16
 
 @pytest.mark.parametrize("direction", ["meta", "image"])
 @pytest.mark.parametrize("stage", [1, 2])
-def test_even_attention_is_one_everywhere(even, direction, stage):
-    found = stitched(Watcher(even, LookConfig(direction=direction, stage=stage, block=0)), Values(130, 150))
+def test_even_attention_is_one_everywhere(even, direction, stage, readable):
+    found = stitched(Watcher(even, LookConfig(direction=direction, stage=stage, block=0)), readable(130, 150))
     assert found.shape == ((16, 33, 38) if stage == 1 else (16, 17, 19))
     np.testing.assert_allclose(found, 1, rtol=2e-6)
 
 
-def test_one_window_is_the_attention_of_the_model_times_its_places(predictor):
-    watcher, scene = Watcher(predictor, LookConfig(stage=1, tokens=(3, 1))), Values(64, 64)
+def test_one_window_is_the_attention_of_the_model_times_its_places(predictor, readable):
+    watcher, scene = Watcher(predictor, LookConfig(stage=1, tokens=(3, 1))), readable(64, 64)
     found = stitched(watcher, scene)
     weights = watcher(torch.from_numpy(scene.values), torch.ones(64, 64, dtype=torch.bool))[1, 1]
     np.testing.assert_allclose(found, weights.mean(dim=0).numpy() * 256, rtol=1e-5)
@@ -57,13 +39,13 @@ def test_one_window_is_the_attention_of_the_model_times_its_places(predictor):
     assert found.std() > 0.01
 
 
-def test_tile_by_tile_equals_the_whole_where_there_is_one_tile(predictor):
-    watcher, scene = Watcher(predictor, LookConfig(stage=1)), Values(60, 50)
+def test_tile_by_tile_equals_the_whole_where_there_is_one_tile(predictor, readable):
+    watcher, scene = Watcher(predictor, LookConfig(stage=1)), readable(60, 50)
     np.testing.assert_array_equal(stitched(watcher, scene, overlap_px=0), stitched(watcher, scene, overlap_px=32))
 
 
-def test_by_head_the_tokens_are_averaged(predictor):
-    scene, tokens = Values(64, 64), (2, 3, 9)
+def test_by_head_the_tokens_are_averaged(predictor, readable):
+    scene, tokens = readable(64, 64), (2, 3, 9)
     by_head = stitched(Watcher(predictor, LookConfig(stage=2, by="head", tokens=tokens)), scene)
     assert by_head.shape == (4, 8, 8)
     for head, found in enumerate(by_head):
@@ -71,8 +53,8 @@ def test_by_head_the_tokens_are_averaged(predictor):
         np.testing.assert_allclose(found, of_tokens.mean(axis=0), rtol=1e-5)
 
 
-def test_windows_are_blended_as_plain_stitching_blends_them(predictor):
-    watcher, scene = Watcher(predictor, LookConfig(stage=2, tokens=(0, 5))), Values(130, 150)
+def test_windows_are_blended_as_plain_stitching_blends_them(predictor, readable):
+    watcher, scene = Watcher(predictor, LookConfig(stage=2, tokens=(0, 5))), readable(130, 150)
     found = stitched(watcher, scene)
     expected = np.zeros((2, 24, 24))
     ramp = np.array([0.25, 0.75])  # two tokens of 8 px overlap
@@ -92,29 +74,29 @@ def test_windows_are_blended_as_plain_stitching_blends_them(predictor):
     np.testing.assert_allclose(found, expected[:, :17, :19], rtol=1e-5)
 
 
-def test_what_the_image_reads_sums_to_the_number_of_tokens_everywhere(predictor):
-    found = stitched(Watcher(predictor, LookConfig(direction="image", stage=1)), Values(130, 150))
+def test_what_the_image_reads_sums_to_the_number_of_tokens_everywhere(predictor, readable):
+    found = stitched(Watcher(predictor, LookConfig(direction="image", stage=1)), readable(130, 150))
     np.testing.assert_allclose(found.sum(axis=0), 16, rtol=1e-5)
     assert found.std() > 0.001
 
 
-def test_places_without_data_are_nan_and_take_no_share(predictor):
+def test_places_without_data_are_nan_and_take_no_share(predictor, readable):
     valid = np.ones((64, 64), bool)
     valid[:16, :24] = False
     valid[40, 40] = False  # one pixel of a token does not make it empty
     watcher = Watcher(predictor, LookConfig(stage=2))
-    found = stitched(watcher, Values(64, 64, valid=valid))
+    found = stitched(watcher, readable(64, 64, valid=valid))
     empty = np.zeros((8, 8), bool)
     empty[:2, :3] = True
     assert (np.isnan(found) == empty).all()
     np.testing.assert_allclose(np.nanmean(found, axis=(1, 2)), 1, rtol=1e-5)
 
 
-def test_windows_without_data_are_not_read_by_the_model(predictor):
+def test_windows_without_data_are_not_read_by_the_model(predictor, readable):
     valid = np.zeros((64, 256), bool)
     valid[:, :20] = True
     told = []
-    found = stitched(Watcher(predictor, LookConfig()), Values(64, 256, valid=valid), overlap_px=0, tell=told.append)
+    found = stitched(Watcher(predictor, LookConfig()), readable(64, 256, valid=valid), overlap_px=0, tell=told.append)
     assert [reading.window.col for reading in told] == [0]
     assert np.isfinite(found[:, :, :3]).all()
     assert np.isnan(found[:, :, 3:]).all()
@@ -129,20 +111,20 @@ def test_the_grid_of_places_has_the_scenes_origin_and_their_size(predictor, scen
     assert found.transform == (0.5 * px, 0.0, 300_000.25, 0.0, -0.5 * px, 5_200_000.75)
 
 
-def test_a_model_that_resizes_has_tokens_of_a_fraction_of_a_pixel(classifier):
+def test_a_model_that_resizes_has_tokens_of_a_fraction_of_a_pixel(classifier, readable):
     grid = Grid(width=100, height=40, crs="EPSG:32633", transform=(2.0, 0.0, 0.0, 0.0, -2.0, 0.0))
     lattice = make_lattice(Watcher(classifier, LookConfig(stage=1)), grid, tile_px=40, overlap_px=0)
     assert lattice.side == 16
     assert (lattice.grid.width, lattice.grid.height) == (40, 16)
     assert lattice.grid.transform == (5.0, 0.0, 0.0, 0.0, -5.0, 0.0)
-    found = stitched(Watcher(classifier, LookConfig(stage=1)), Values(40, 100), tile_px=40, overlap_px=0)
+    found = stitched(Watcher(classifier, LookConfig(stage=1)), readable(40, 100), tile_px=40, overlap_px=0)
     assert found.shape == (16, 16, 40)
     np.testing.assert_allclose(found[:, :, :16].mean(axis=(1, 2)), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("overlap_px", "used_px"), [(0, 0), (7, 0), (8, 8), (23, 16), (32, 32)])
-def test_overlap_is_rounded_down_to_whole_places(predictor, overlap_px, used_px):
-    lattice = make_lattice(Watcher(predictor, LookConfig(stage=2)), Values(90, 90).grid, tile_px=64, overlap_px=overlap_px)
+def test_overlap_is_rounded_down_to_whole_places(predictor, overlap_px, used_px, readable):
+    lattice = make_lattice(Watcher(predictor, LookConfig(stage=2)), readable(90, 90).grid, tile_px=64, overlap_px=overlap_px)
     assert lattice.plan.overlap_px == used_px
     total = np.zeros((24, 24))
     for row in lattice.plan.rows:
@@ -152,8 +134,8 @@ def test_overlap_is_rounded_down_to_whole_places(predictor, overlap_px, used_px)
     np.testing.assert_allclose(total[:12, :12], 1, rtol=1e-6)
 
 
-def test_windows_that_do_not_hold_whole_tokens_are_refused(predictor, classifier):
-    grid = Values(90, 90).grid
+def test_windows_that_do_not_hold_whole_tokens_are_refused(predictor, classifier, readable):
+    grid = readable(90, 90).grid
     with pytest.raises(ConfigError, match=r"window of 60 px, .* whole tokens of S2, 8 px each; give --tile a multiple of 8"):
         make_lattice(Watcher(predictor, LookConfig(stage=2)), grid, tile_px=60, overlap_px=0)
     assert make_lattice(Watcher(predictor, LookConfig(stage=1)), grid, tile_px=60, overlap_px=0).side == 15
@@ -161,9 +143,9 @@ def test_windows_that_do_not_hold_whole_tokens_are_refused(predictor, classifier
         make_lattice(Watcher(predictor, LookConfig()), grid, tile_px=64, overlap_px=40)
 
 
-def test_tokens_of_a_model_that_shrinks_are_larger(predictor):
+def test_tokens_of_a_model_that_shrinks_are_larger(predictor, readable):
     shrunk = Predictor(predictor.model, replace(predictor.card, shrink=2), device=torch.device("cpu"), precision="fp32")
-    watcher, scene = Watcher(shrunk, LookConfig(stage=2)), Values(128, 160)
+    watcher, scene = Watcher(shrunk, LookConfig(stage=2)), readable(128, 160)
     found = stitched(watcher, scene, tile_px=128, overlap_px=32)
     assert found.shape == (16, 8, 10)
     with pytest.raises(ConfigError, match=r"of which the model sees 32 px a side, .* multiple of 16"):
