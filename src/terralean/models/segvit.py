@@ -99,23 +99,26 @@ class SegViT(nn.Module):
 
     def trace(self, image: Tensor) -> tuple[Point, ...]:
         """What the method did at each of its points; nothing without a method."""
-        return self._run(image, done=None).record
+        return _record(self._encode(image, done=None))
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters to leave without weight decay beside the one-dimensional ones."""
         return {f"backbone.{name}" for name in self.backbone.no_weight_decay()} | learned_tokens(self)
 
     def _run(self, image: Tensor, *, done: float | None) -> Run:
+        encoded = self._encode(image, done=done)
+        start, setting, end = encoded.start, encoded.setting, encoded.end
+        on_the_way = [Answer(_cut(masks, setting.grid, start.size), objects) for masks, objects in end.answers]
+        decode = self._decode_survivors if encoded.hooks.survivors_only else self._decode_all
+        return Run(decode(encoded), on_the_way, _record(encoded))
+
+    def _encode(self, image: Tensor, *, done: float | None) -> Encoded:
         start = self.backbone.embed(image, multiple=grid_multiple(self.reduce))
         setting = self._setting(image, start, done=done)
         hooks = hooks_of(self.reduce, setting)
-        end = self.backbone.run(Stream(start.x, start.there), hooks, execution=setting.execution)
-        decode = self._decode_survivors if hooks.survivors_only else self._decode_all
-        height, width = start.size
-        cut = [Answer(_cut(masks, setting.grid, start.size), objects) for masks, objects in end.answers]
-        masks, objects = decode(end, hooks, setting, start)
-        record = tuple(cut_point(point, height=height, width=width) for point in end.record)
-        return Run(Answer(masks, objects), cut, record)
+        return Encoded(
+            start, setting, hooks, self.backbone.run(Stream(start.x, start.there), hooks, execution=setting.execution)
+        )
 
     def _setting(self, image: Tensor, start: Embedded, *, done: float | None) -> Setting:
         config = self.config
@@ -131,8 +134,9 @@ class SegViT(nn.Module):
             heads=dict(self.heads.items()),
         )
 
-    def _decode_all(self, end: Stream, hooks: Hooks, setting: Setting, start: Embedded) -> Answer:
+    def _decode_all(self, encoded: Encoded) -> Answer:
         """The head reads every token, those that were taken out as they were then: masks (B, K, h, w)."""
+        start, setting, hooks, end = encoded
         tokens = self.backbone.finish(hooks.restore(end)[:, setting.prefix :])
         height, width = start.size
         if start.grid != start.size:
@@ -140,16 +144,26 @@ class SegViT(nn.Module):
         masks, objects = self.head(tokens)
         return Answer(masks.unflatten(2, start.size), objects)
 
-    def _decode_survivors(self, end: Stream, hooks: Hooks, setting: Setting, start: Embedded) -> Answer:
+    def _decode_survivors(self, encoded: Encoded) -> Answer:
         """The head reads tokens that are still on their way; of the others the canvas holds the masks: (B, K, h, w)."""
+        start, setting, _, end = encoded
         there = None if end.there is None else end.there[:, setting.prefix :]
         masks, objects = self.head(self.backbone.finish(end.x[:, setting.prefix :]), there)
         if end.canvas is not None:
-            index = torch.arange(masks.shape[2], device=masks.device).expand(len(masks), -1)
-            index = index if end.place is None else end.place[:, setting.prefix :] - setting.prefix
+            rows = torch.arange(masks.shape[2], device=masks.device).expand(len(masks), -1)
+            rows = rows if end.place is None else end.place[:, setting.prefix :] - setting.prefix
             canvas = end.canvas.detach().to(masks.dtype).transpose(1, 2)
-            masks = put_back(masks.transpose(1, 2), index, there, canvas).transpose(1, 2)
+            masks = put_back(masks.transpose(1, 2), rows, there, canvas).transpose(1, 2)
         return Answer(_cut(masks, setting.grid, start.size), objects)
+
+
+class Encoded(NamedTuple):
+    """Where an image's tokens began, what was to happen to them, and where they are after the last layer."""
+
+    start: Embedded
+    setting: Setting
+    hooks: Hooks
+    end: Stream
 
 
 class Run(NamedTuple):
@@ -165,6 +179,11 @@ def scores_of(answer: Answer, image: Tensor) -> Tensor:
     found = class_map(answer.masks.flatten(2), answer.objects).unflatten(2, answer.masks.shape[-2:])
     share = at_size_of(image, found).float()
     return (share / share.sum(dim=1, keepdim=True).clamp(min=LEAST)).clamp(min=LEAST).log()
+
+
+def _record(encoded: Encoded) -> tuple[Point, ...]:
+    height, width = encoded.start.size
+    return tuple(cut_point(point, height=height, width=width) for point in encoded.end.record)
 
 
 def _cut(masks: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:

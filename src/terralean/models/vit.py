@@ -3,10 +3,6 @@
 Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; weights and blocks are timm's. As dense prediction uses it
 (Zhang et al., "SegViT", NeurIPS 2022; Zhang & Yao 2025): without the class token in the sequence and without the last norm
 unless asked for, its table of positions resized to the image, for images of any size.
-
-Three ways of running a batch whose images hold different numbers of tokens give the same tokens. Masked does all the work of
-a dense pass and leaves rows as they are, which training likes; padded works on the rows of the fullest image; packed has
-only tokens in its linear layers and norms, and attention one call for all images of equal length.
 """
 
 from __future__ import annotations

@@ -58,7 +58,9 @@ def keep(x: Tensor, chosen: Tensor, *, most: int | None = None) -> Kept:
     counts = chosen.sum(dim=1)
     width = int(counts.max()) if most is None else most
     # Rows that fill up are rows that were not chosen: so no row is named twice, and they can be put back where they were.
-    index = (~chosen).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]
+    position = torch.arange(chosen.shape[1], device=chosen.device)
+    order = position.where(chosen, position + chosen.shape[1])  # all different, so that no sort has to be a stable one
+    index = order.topk(width, dim=1, largest=False).indices
     there = None if most is not None or bool((counts == width).all()) else chosen.gather(1, index)
     return Kept(take(x, index), index, there)
 
