@@ -18,6 +18,7 @@ from terralean.layers.segmenter import Segmenter, at_size_of
 from terralean.models import lemevit
 from terralean.models.lemevit import LeMeViTPyramid
 from terralean.models.pyramid import TimmPyramid, pyramid
+from terralean.models.swin import SwinPyramid
 
 POOL_SIDES = (1, 2, 3, 6)  # of the pooled context, as in Zhao et al. 2017
 
@@ -90,7 +91,7 @@ def lemevit_base_light(
     return _segmenter(LeMeViTPyramid(config), classes=classes, width=width)
 
 
-def _segmenter(backbone: LeMeViTPyramid | TimmPyramid, *, classes: int, width: int) -> Segmenter:
+def _segmenter(backbone: LeMeViTPyramid | SwinPyramid | TimmPyramid, *, classes: int, width: int) -> Segmenter:
     head = LightHead(backbone.feature_info.channels(), classes=classes, width=width)
     return Segmenter(backbone, head, classes=classes)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import timm
 import torch
@@ -22,6 +22,9 @@ from torch import Tensor, nn
 from terralean.errors import ConfigError, UnknownName
 from terralean.models.lemevit import LeMeViTPyramid
 from terralean.models.timm_names import CONFIGS
+
+if TYPE_CHECKING:
+    from terralean.models.swin import SwinPyramid
 
 FINEST = 4  # smallest reduction that a head reads; finer maps, which convolutional networks have, cost more than they tell
 # Families whose stages end on an un-normalised residual; their authors' segmentation networks put a layer norm on each map.
@@ -44,7 +47,7 @@ FOREIGN = (
 KNOWN_TO_WORK = "swin_tiny_patch4_window7_224, pvt_v2_b1, convnext_atto, resnet18 or lemevit_tiny"
 
 
-def pyramid(name: str, *, bands: int, drop_path: float) -> LeMeViTPyramid | TimmPyramid:
+def pyramid(name: str, *, bands: int, drop_path: float) -> LeMeViTPyramid | SwinPyramid | TimmPyramid:
     """The backbone of a timm name, with random weights; `feature_info` tells its maps' channels and reductions.
 
     Raises UnknownName for a name that timm does not have, ConfigError for a backbone without a pyramid, one that cannot take
@@ -53,6 +56,10 @@ def pyramid(name: str, *, bands: int, drop_path: float) -> LeMeViTPyramid | Timm
     if name in CONFIGS:
         return LeMeViTPyramid(CONFIGS[name](bands=bands, drop_path=drop_path))
     check_name(name, example=KNOWN_TO_WORK)
+    if name.startswith("swin_"):
+        from terralean.models.swin import SwinPyramid  # noqa: PLC0415 - it is made of what stands here
+
+        return SwinPyramid(name, bands=bands, drop_path=drop_path)
     return TimmPyramid(name, bands=bands, drop_path=drop_path)
 
 

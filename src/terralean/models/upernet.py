@@ -23,6 +23,7 @@ from terralean.layers.segmenter import Segmenter, at_size_of
 from terralean.models import lemevit
 from terralean.models.lemevit import LeMeViTPyramid
 from terralean.models.pyramid import TimmPyramid, pyramid
+from terralean.models.swin import SwinPyramid
 
 POOL_SIDES = (1, 2, 3, 6)
 DROPOUT = 0.1  # of whole channels before each classifier
@@ -155,7 +156,7 @@ def swin_tiny_upernet(
     return _segmenter(body, classes=classes, width=width, auxiliary=auxiliary)
 
 
-def _segmenter(backbone: LeMeViTPyramid | TimmPyramid, *, classes: int, width: int, auxiliary: bool) -> Segmenter:
+def _segmenter(backbone: LeMeViTPyramid | SwinPyramid | TimmPyramid, *, classes: int, width: int, auxiliary: bool) -> Segmenter:
     channels = backbone.feature_info.channels()
     second = FCNHead(channels, level=AUXILIARY_LEVEL, classes=classes, width=AUXILIARY_WIDTH) if auxiliary else None
     return Segmenter(backbone, UPerHead(channels, classes=classes, width=width), classes=classes, auxiliary=second)

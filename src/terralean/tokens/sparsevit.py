@@ -22,6 +22,8 @@ class SparseViTConfig:
 
     method: Literal["sparsevit"] = "sparsevit"
     ratios: tuple[float, ...] = (0.6, 0.0, 0.2, 0.4, 0.5, 0.0)  # one for every two blocks, rising within a stage
+    filling: Literal["timm", "published"] = "timm"  # past the map: zeros as timm's Swin has them, or tokens of zeros put before
+    # the map is rolled and the norm, as the authors' code has it; the same where whole windows cover the map
 
     def __post_init__(self) -> None:
         wrong = [ratio for ratio in self.ratios if not 0 <= ratio < 1]

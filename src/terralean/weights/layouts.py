@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from terralean.models.pyramid import TimmPyramid
+from terralean.models.swin import SwinPyramid
 from terralean.models.vit import ViTEncoder
 
 MMSEG = (
@@ -37,7 +38,7 @@ def from_mmseg(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def timm_body(backbone: nn.Module) -> nn.Module | None:
     """The network that timm built, of a backbone that is or holds one."""
-    body = backbone.body if isinstance(backbone, TimmPyramid | ViTEncoder) else backbone
+    body = backbone.body if isinstance(backbone, TimmPyramid | SwinPyramid | ViTEncoder) else backbone
     return body if hasattr(body, "pretrained_cfg") else None
 
 
