@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from typing import NamedTuple
 
 import numpy as np
@@ -89,10 +89,10 @@ class Page:
         """The scene as large as the other pictures."""
         return self.scene.resize((self.layout.width, self.layout.height), Image.Resampling.LANCZOS)
 
-    def put(self, pictures: Iterable[tuple[Image.Image, Caption]]) -> None:
-        """Pictures in their cells, with their captions."""
+    def put(self, pictures: Iterable[tuple[Image.Image, Caption]], *, first: int = 0) -> None:
+        """Pictures in their cells from the first one on, with their captions."""
         width, height = self.layout.column, self.layout.height
-        for (picture, caption), (left, down) in zip(pictures, self.layout.corners(), strict=False):
+        for (picture, caption), (left, down) in zip(pictures, islice(self.layout.corners(), first, None), strict=False):
             top = self._top + down
             self.sheet.paste(picture, (left, top))
             write(self.pen, (left, top + height + 5), caption.name, size=PLAIN_PX, width=width)

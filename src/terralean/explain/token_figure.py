@@ -62,10 +62,12 @@ class Steps(NamedTuple):
 def draw_tokens(shown: TokensShown, words: TokenWords) -> bytes:
     """A PNG of the scene, of layers and of their sum."""
     layers = chosen(len(shown.codes))
-    page = Page(shown.scene, pictures=len(layers) + 1, words=words, foot_px=66)
-    small = page.small()
-    paint = _merged if shown.merges else _veiled
-    page.put([*((paint(small, shown, layer), words.captions[layer]) for layer in layers), (_summed(small, shown), words.sum)])
+    summed = shown.merges or len(layers) > 1  # where one layer takes tokens out, its picture says it all
+    page = Page(shown.scene, pictures=len(layers) + summed, words=words, foot_px=66)
+    small, paint = page.small(), _merged if shown.merges else _veiled
+    page.put((paint(small, shown, layer), words.captions[layer]) for layer in layers)
+    if summed:
+        page.put([(_summed(small, shown), words.sum)], first=len(layers))
     _draw_legend(page, words.legend, top=page.foot + 16)
     return png(page.sheet)
 
