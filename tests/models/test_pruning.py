@@ -12,6 +12,7 @@ from terralean.layers.hooks import Stream
 from terralean.models import create
 from terralean.models.reducers import hooks_of
 from terralean.models.segvit import SegViT, seeds_of_values
+from terralean.tokens import matp
 from terralean.tokens.chance import RandomConfig
 from terralean.tokens.dtop import DToPConfig
 from terralean.tokens.matp import AuxiliaryConfig, GateConfig, MATPConfig
@@ -257,7 +258,8 @@ def test_tokens_of_a_line_are_left():
 # What is told and refused
 
 
-def test_floor_is_obeyed_and_told(caplog):
+def test_floor_is_obeyed_and_told(caplog, monkeypatch):
+    monkeypatch.setattr(matp, "_told", set())
     config = MATPConfig(after=(2,), alpha=9.0, beta=9.0, n_min=3, aux=AUX)
     with caplog.at_level(logging.WARNING):
         left = [a.sum(dim=(1, 2)).tolist() for a in alive(model(config), pictures())]

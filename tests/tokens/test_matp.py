@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from terralean.errors import ConfigError
+from terralean.tokens import matp
 from terralean.tokens.matp import (
     AuxiliaryConfig,
     GateConfig,
@@ -113,14 +114,19 @@ def test_two_levels_of_entropy_would_lose_all_tokens_but_for_the_floor():
     assert (~found).nonzero().tolist() == [[0, 1]]
 
 
-def test_warning_names_the_images(caplog):
+def test_warning_names_the_images_once_for_a_layer(caplog, monkeypatch):
+    monkeypatch.setattr(matp, "_told", set())
     with caplog.at_level(logging.WARNING):
-        warn_of_floor(torch.tensor([False, True, True]), least=4, layer=6)
         warn_of_floor(torch.tensor([False]), least=4, layer=6)
-    assert [record.getMessage() for record in caplog.records] == [
+        warn_of_floor(torch.tensor([False, True, True]), least=4, layer=6)
+        warn_of_floor(torch.tensor([True]), least=4, layer=6)
+        warn_of_floor(torch.tensor([True]), least=4, layer=8)
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first == (
         "after layer 6 the thresholds leave fewer than n_min = 4 tokens in 2 of 3 images (number 1, 2 of the batch, from 0); "
-        "those of the highest score stay"
-    ]
+        "those of the highest score stay (said once for a layer)"
+    )
+    assert second.startswith("after layer 8 ")
 
 
 @pytest.mark.parametrize(

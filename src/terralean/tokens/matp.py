@@ -20,6 +20,7 @@ from terralean.errors import ConfigError
 from terralean.tokens.scores import EntropySource
 
 log = logging.getLogger(__name__)
+_told: set[tuple[int, int]] = set()  # layers and floors of which has been warned
 
 GateMode = Literal["bernoulli", "warmup_fraction", "linear"]
 ThresholdMode = Literal["mean_std", "scaled_mean"]
@@ -144,11 +145,12 @@ def gated(gone: Tensor, draws: Tensor, *, probability: float) -> Tensor:
 def warn_of_floor(hit: Tensor, *, least: int, layer: int) -> None:
     """Tell which images of a batch (B,) would have lost more tokens than they may."""
     images = hit.nonzero().flatten().tolist()
-    if images:
+    if images and (layer, least) not in _told:  # a map has thousands of batches
+        _told.add((layer, least))
         which = ", ".join(map(str, images))
         log.warning(
             "after layer %d the thresholds leave fewer than n_min = %d tokens in %d of %d images (number %s of the batch, from "
-            "0); those of the highest score stay",
+            "0); those of the highest score stay (said once for a layer)",
             layer,
             least,
             len(images),
