@@ -180,6 +180,22 @@ def test_explain_tells_a_table_and_one_json_document(terralean, untrained, scene
     assert [one["number"] for one in document["blocks"][0]["maps"]] == [3, 11]
 
 
+def test_explain_shows_tokens_where_a_method_is_given(terralean, untrained, scene, tmp_path):
+    arguments = ("explain", untrained, scene, "--out", tmp_path / "seen", "--device", "cpu")
+    chosen = ("--set", "reduce.method=topk", "--set", "reduce.after=[2,4]", "--set", "reduce.counts=[9,4]")
+    status, out, _ = terralean(*arguments, *chosen)
+    assert status == 0
+    assert [line.split()[:3] for line in out.splitlines()[1:3]] == [["2", "16", "9"], ["4", "16", "4"]]
+    assert "layer 2 keeps " in out and "scene_tokens_topk.png" in out
+    with rasterio.open(tmp_path / "seen" / "scene_tokens_topk.tif") as dataset:
+        assert dataset.crs.to_epsg() == 32633
+        assert dataset.transform[0] == 8.0
+        assert set(np.unique(dataset.read())) == {0, 1, 2}
+    status, out, _ = terralean(*arguments, "--show", "tokens", "--set", "reduce.method=tome", "--set", "reduce.r=2", "--json")
+    assert status == 0
+    assert json.loads(out) == json.loads((tmp_path / "seen" / "scene_tokens_tome.json").read_text())
+
+
 def test_some_failed_scenes_are_status_1_and_named(terralean, untrained, scene, tmp_path):
     (tmp_path / "text.tif").write_text("no image")
     status, out, err = terralean("map", untrained, scene, tmp_path / "text.tif", "--out", tmp_path / "maps", "--device", "cpu")
@@ -233,6 +249,16 @@ def test_some_failed_scenes_are_status_1_and_named(terralean, untrained, scene, 
         (("explain", "RUN", "SCENE", "--out", "OUT", "--part", "0,0,big,9"), "e.g. --part 0,0,512,512"),
         (("explain", "RUN", "SCENE", "--out", "OUT", "--tile", "60"), "give --tile a multiple of 8"),
         (("explain", "RUN", "missing.tif", "--out", "OUT"), "missing.tif"),
+        (("explain", "RUN", "SCENE", "--out", "OUT", "--show", "tokens"), "takes no tokens out and merges none"),
+        (
+            ("explain", "RUN", "SCENE", "--out", "OUT", "--show", "tokens", "--stage", "1", "--head", "0"),
+            "--stage and --head: only meta tokens have that",
+        ),
+        (("explain", "RUN", "SCENE", "--out", "OUT", "--set", "reduce.metod=tome"), "reduce: has no method"),
+        (
+            ("explain", "RUN", "SCENE", "--out", "OUT", "--set", "reduce.method=matp"),
+            "has not been trained with the heads that reduce.method=matp grades tokens by",
+        ),
         (("explain", "nowhere", "SCENE", "--out", "OUT"), "nowhere is not there"),
         (("train", "lemevit_tini", "--data", ".", "--out", "OUT"), "nearest: lemevit_tiny_light"),
         (("train", "lemevit_tiny_light", "--data", "nowhere", "--out", "OUT"), "nowhere"),
