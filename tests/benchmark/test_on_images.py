@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from terralean.benchmark.images_table import as_table
-from terralean.benchmark.on_images import ImagesConfig, count, read_images, run, settings
+from terralean.benchmark.on_images import ImagesConfig, count, read_images, run
 from terralean.cost.convention import count_operations_at
 from terralean.errors import BandMismatch, ConfigError, UnreadableScene
 from terralean.models import create
@@ -127,12 +127,6 @@ def test_scenes_that_do_not_fit_are_refused(folder, tmp_path):
 def test_what_cannot_be_measured(folder, scene, change, message):
     with pytest.raises(ConfigError, match=message):
         replace(config(folder, scene), **change)
-
-
-def test_settings_are_told_where_they_differ():
-    assert settings(None) == ""
-    assert settings(MATPConfig()) == ""
-    assert settings(MATPConfig(after=(3, 6, 8), alpha=1.0)) == "after=[3,6,8] alpha=1.0"
 
 
 def test_the_command_line_measures_prints_and_writes(terralean, folder, scene, tmp_path):

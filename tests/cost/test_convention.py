@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from terralean.cost.convention import count_operations, count_operations_at
+from terralean.cost.convention import count_operations, count_operations_at, count_work
 from terralean.cost.macs import count_macs
 
 
@@ -42,3 +42,10 @@ def test_counting_leaves_the_model_as_it_was(training):
     count_operations(model, torch.randn(1, 3, 6, 10))
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert model.training is model.norm.training is training
+
+
+def test_multiply_adds_are_told_beside_operations():
+    model, image = Everything(), torch.randn(1, 3, 6, 10)
+    work = count_work(model, image)
+    assert (work.operations, work.macs) == (count_operations(model, image), count_macs(model, image))
+    assert work.operations > work.macs.total > 0

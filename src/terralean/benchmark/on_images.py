@@ -10,28 +10,28 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from terralean.benchmark.machine import Machine, describe
-from terralean.cost.convention import count_operations
-from terralean.cost.macs import count_macs, parameters
+from terralean.cost.convention import count_work
+from terralean.cost.macs import parameters
 from terralean.cost.memory import keep_within_memory, peak_memory
 from terralean.cost.timing import Timing, TimingConfig, spread, time_interleaved, wait_for
 from terralean.errors import ConfigError, UnreadableScene
-from terralean.layers.hooks import Point
 from terralean.predict import Predictor, load
 from terralean.predict.predictor import choose_device
 from terralean.raster.grid import Window
 from terralean.raster.scene import open_scene
 from terralean.spec import check_bands
 from terralean.tokens import OrOwn, Reduction
+from terralean.tokens.settings import settings
 from terralean.weights.card import Card, read_card
 
 Precision = Literal["fp32", "bf16"]
@@ -189,20 +189,13 @@ def count(predictor: Predictor, images: Images) -> Counted:
     for values, valid in zip(images.values, images.valid, strict=True):
         one, mask = values[None], valid[None]
         network, seen = predictor.network, predictor.seen(one, mask)
-        operations.append(count_operations(network, seen))
-        macs.append(count_macs(network, seen).total)
+        work = count_work(network, seen)
+        operations.append(work.operations)
+        macs.append(work.macs.total)
         for point in predictor.trace(one, mask):
-            left.setdefault(point.layer, []).append(int(point.left) / _tokens(point))
+            left.setdefault(point.layer, []).append(float(point.share))
         classes.append(predictor(one, mask).argmax(dim=1))
     return Counted(tuple(operations), tuple(macs), {layer: tuple(shares) for layer, shares in left.items()}, torch.cat(classes))
-
-
-def settings(reduce: Reduction | None) -> str:
-    """What of a method is not its default, as `--set` takes it."""
-    if reduce is None:
-        return ""
-    given = ((field, getattr(reduce, field.name)) for field in fields(reduce))
-    return " ".join(f"{field.name}={_written(value)}" for field, value in given if value != _default(field))
 
 
 def _variants(config: ImagesConfig, device: torch.device) -> Iterator[Variant]:
@@ -255,7 +248,7 @@ def _row(
         run=str(variant.run),
         model=card.model,
         method="none" if reduce is None else reduce.method,
-        settings=settings(reduce),
+        settings="" if reduce is None else " ".join(settings(reduce)),
         precision=variant.precision,
         batch=batch,
         tile_px=card.tile_px,
@@ -289,20 +282,3 @@ def _share(shares: tuple[float, ...]) -> str:
 
 def _seen_px(card: Card) -> int:
     return -(-card.tile_px // card.shrink)
-
-
-def _tokens(point: Point) -> int:
-    """Of the grid."""
-    grid = point.alive if point.group is None else point.group
-    assert grid is not None, "a method either takes tokens out or merges them"
-    return grid[0].numel()
-
-
-def _default(field: Field[Any]) -> Any:
-    return field.default if field.default_factory is MISSING else field.default_factory()
-
-
-def _written(value: Any) -> str:
-    if is_dataclass(value) and not isinstance(value, type):
-        return "{" + ", ".join(f"{key}: {inner}" for key, inner in asdict(value).items()) + "}"
-    return "[" + ",".join(map(_written, value)) + "]" if isinstance(value, list | tuple) else str(value)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from terralean.cost.macs import count_macs
+from terralean.cost.macs import Macs, count_macs
 
 MAP = 4  # dimensions of a map: batch, channels, height, width
 OF_OUTPUT = {"native_layer_norm": 5, "batch_norm": 2, "upsample_bilinear": 4, "upsample_nearest": 1}
@@ -40,16 +40,23 @@ class Beside(TorchDispatchMode):
         return result
 
 
+class Work(NamedTuple):
+    """What one forward pass over a whole batch takes."""
+
+    operations: int  # as segmentation papers count
+    macs: Macs  # of these, multiply-adds
+
+
+def count_work(module: nn.Module, *inputs: Tensor) -> Work:
+    """Operations and multiply-adds of `module(*inputs)` in evaluation, as it really runs on these inputs, once."""
+    beside = Beside()
+    macs = count_macs(module, *inputs, beside=beside)
+    return Work(operations=macs.total + beside.operations, macs=macs)
+
+
 def count_operations(module: nn.Module, *inputs: Tensor) -> int:
     """Operations of `module(*inputs)` in evaluation, as it really runs on these inputs."""
-    macs = count_macs(module, *inputs)
-    training = {part: part.training for part in module.modules()}
-    module.eval()
-    with torch.no_grad(), Beside() as beside:
-        module(*inputs)
-    for part, was_training in training.items():
-        part.training = was_training
-    return macs.total + beside.operations
+    return count_work(module, *inputs).operations
 
 
 def count_operations_at(module: nn.Module, shape: Sequence[int]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -32,13 +33,17 @@ def parameters(module: nn.Module, *, trainable: bool = False) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
 
 
-def count_macs(module: nn.Module, *inputs: Tensor) -> Macs:
-    """MACs of `module(*inputs)` as it really runs, on the inputs' device, which must be the module's."""
+def count_macs(module: nn.Module, *inputs: Tensor, beside: AbstractContextManager[object] | None = None) -> Macs:
+    """MACs of `module(*inputs)` as it really runs, on the inputs' device, which must be the module's.
+
+    `beside` is another counter of the same pass: a dispatch mode that sees each operation as the module calls it.
+    """
     training = {part: part.training for part in module.modules()}
     module.eval()
     # The counter hooks gradients of whatever requires them, and fails on views of parameters: give it plain tensors.
     plain = {name: tensor.detach() for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    # The counter takes some operations apart, so that what is entered before it would not see them whole.
+    with FlopCounterMode(display=False) as counter, beside or nullcontext(), torch.no_grad():
         functional_call(module, plain, inputs)
     for part, was_training in training.items():
         part.training = was_training

@@ -27,6 +27,13 @@ class Point(NamedTuple):
     alive: Tensor | None = None  # (B, h, w) true for tokens that go on, of a method that prunes
     group: Tensor | None = None  # (B, h, w) which row stands for each token now, of a method that merges; rows from 0
 
+    @property
+    def share(self) -> Tensor:
+        """(B,) tokens left, of all tokens of the grid."""
+        grid = self.alive if self.group is None else self.group
+        assert grid is not None, "a method either takes tokens out or merges them"
+        return self.left.double() / grid[0].numel()
+
 
 class Answer(NamedTuple):
     """What an attention-to-mask head says."""
