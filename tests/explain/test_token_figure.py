@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from terralean.explain.page import GREYS, MARGIN_PX, Caption, arrange
+from terralean.explain.page import GREYS, MARGIN_PX, WIDTH_PX, Caption, arrange
 from terralean.explain.token_figure import (
     COVER,
     SHADES,
@@ -14,6 +14,7 @@ from terralean.explain.token_figure import (
     borders,
     chosen,
     draw_tokens,
+    legend_places,
     mean_colours,
     shades,
     steps,
@@ -48,7 +49,7 @@ def picture(png: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("layers", "positions"),
-    [(1, [0]), (3, [0, 1, 2]), (6, [0, 1, 2, 3, 4, 5]), (12, [1, 3, 5, 7, 9, 11]), (7, [0, 1, 3, 4, 5, 6])],
+    [(1, [0]), (3, [0, 1, 2]), (4, [0, 1, 2, 3]), (12, [2, 5, 8, 11]), (5, [0, 1, 3, 4])],
 )
 def test_of_many_layers_some_are_drawn_and_the_last_one_always(layers, positions):
     assert chosen(layers) == positions
@@ -61,7 +62,9 @@ def test_steps_say_at_how_many_layers_a_token_went_on():
 
 def test_steps_of_groups_are_doublings_below_the_largest():
     found = steps(shown([[[0] * 6]], sizes=[[[1, 2, 3, 4, 5, 0]]]))
-    assert (found.grid.tolist(), found.untouched) == ([[3, 2, 1, 1, 0, 3]], 3)
+    assert (found.grid.tolist(), found.untouched, found.doublings) == ([[3, 2, 1, 1, 0, 3]], 3, 1)
+    wide = steps(shown([[[0] * 6]], sizes=[[[1, 2, 4, 5, 16, 1024]]]))
+    assert (wide.grid.tolist(), wide.untouched, wide.doublings) == ([[5, 4, 4, 3, 3, 0]], 5, 2)
     alone = steps(shown([[[0, 1]]], sizes=[[[1, 1]]]))
     assert (alone.grid.tolist(), alone.untouched) == ([[0, 0]], 0)
 
@@ -73,6 +76,14 @@ def test_shades_get_lighter_for_every_eye(count):
     assert shades(count)[0].tolist() == list(SHADES[0]) and shades(count)[-1].tolist() == list(SHADES[-1])
     assert shades(1).tolist() == [list(VEIL)]
     assert shades(0).shape == (0, 3)
+
+
+def test_a_long_legend_has_several_lines_that_end_before_the_edge():
+    labels = [f"goes on at {number} of 12 layers" for number in range(13)]
+    places = legend_places(labels)
+    assert [line for _, line in places] == sorted(line for _, line in places) and places[-1][1] == 2
+    assert max(left for left, _ in places) < WIDTH_PX - MARGIN_PX - 200
+    assert legend_places(labels[:2])[1][1] == 0
 
 
 def test_zoomed_takes_the_value_at_the_middle_of_each_pixel():

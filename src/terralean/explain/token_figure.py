@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from terralean.explain.page import INK, MARGIN_PX, PLAIN_PX, Caption, Page, Words, greyed, png
+from terralean.explain.page import INK, MARGIN_PX, PLAIN_PX, WIDTH_PX, Caption, Page, Words, greyed, png
 
-MOST = 6  # layers that have a picture; of more, some evenly spread ones
+MOST = 4  # layers that have a picture; of more, some evenly spread ones
+MOST_SIZES = 6  # of groups that have a shade
 VEIL = (118, 32, 130)
 # From the first shade to the last; "magma" without its ends, which hide what is under them.
 SHADES = ((52, 16, 104), (118, 32, 130), (183, 55, 121), (236, 96, 94), (254, 170, 118))
@@ -27,8 +28,8 @@ COVER = 0.68  # of the grey scene under a colour
 MEAN_COVER = 0.85  # of the scene under the mean colour of a group
 BORDERS, BORDER_COVER = ((250, 250, 250), (16, 16, 20)), 0.55  # on dark ground and on light
 DARK = 96  # grey up to which ground is dark
-LEAST_PX = 4  # of a place in the picture, from which on borders are drawn
-SWATCH_PX = (30, 16)  # width and height in the legend
+CLEAR_PX, LEAST_PX = 9, 3  # of a place in the picture: borders are fainter below the first, and not drawn below the other
+SWATCH_PX, LINE_PX = (30, 16), 26  # width and height in the legend; of its lines
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,18 +58,19 @@ class Steps(NamedTuple):
 
     grid: NDArray[np.int64]  # (h, w)
     untouched: int  # the number of places to whose tokens nothing happened, or that hold no data
+    doublings: int = 1  # of the size of a group from one step to the next
 
 
 def draw_tokens(shown: TokensShown, words: TokenWords) -> bytes:
     """A PNG of the scene, of layers and of their sum."""
-    layers = chosen(len(shown.codes))
+    layers, places = chosen(len(shown.codes)), legend_places(words.legend)
     summed = shown.merges or len(layers) > 1  # where one layer takes tokens out, its picture says it all
-    page = Page(shown.scene, pictures=len(layers) + summed, words=words, foot_px=66)
+    page = Page(shown.scene, pictures=len(layers) + summed, words=words, foot_px=40 + LINE_PX * (1 + places[-1][1]))
     small, paint = page.small(), _merged if shown.merges else _veiled
     page.put((paint(small, shown, layer), words.captions[layer]) for layer in layers)
     if summed:
         page.put([(_summed(small, shown), words.sum)], first=len(layers))
-    _draw_legend(page, words.legend, top=page.foot + 16)
+    _draw_legend(page, words.legend, places)
     return png(page.sheet)
 
 
@@ -84,7 +86,9 @@ def steps(shown: TokensShown) -> Steps:
         count = len(shown.codes)
         return Steps(np.where(shown.data, (shown.codes > 0).sum(axis=0), count), count)
     doublings = np.ceil(np.log2(np.maximum(shown.sizes[-1], 1))).astype(np.int64)
-    return Steps(doublings.max() - doublings, int(doublings.max()))
+    each = max(1, -(-int(doublings.max()) // MOST_SIZES))
+    found = -(-doublings // each)
+    return Steps(found.max() - found, int(found.max()), each)
 
 
 def shades(count: int) -> NDArray[np.float64]:
@@ -123,7 +127,7 @@ def _veiled(picture: Image.Image, shown: TokensShown, layer: int) -> Image.Image
 
 
 def _summed(picture: Image.Image, shown: TokensShown) -> Image.Image:
-    grid, untouched = steps(shown)
+    grid, untouched, _ = steps(shown)
     return _tinted(picture, zoomed(grid, box=shown.box, width=picture.width, height=picture.height), shades(untouched))
 
 
@@ -141,21 +145,34 @@ def _merged(picture: Image.Image, shown: TokensShown, layer: int) -> Image.Image
     own, groups = np.asarray(picture), fitted(np.where(shown.data, shown.codes[layer], -1))
     together = fitted(shown.data & (shown.sizes[layer] > 1))
     mixed = np.where(together[..., None], MEAN_COVER * mean_colours(own, groups) + (1 - MEAN_COVER) * own, own)
-    if picture.width >= LEAST_PX * (shown.box[2] - shown.box[0]) * shown.data.shape[1]:
+    place_px = picture.width / ((shown.box[2] - shown.box[0]) * shown.data.shape[1])
+    if place_px >= LEAST_PX:
+        cover = BORDER_COVER * min(1.0, place_px / CLEAR_PX)
         colour = np.array(BORDERS)[(mixed.mean(axis=-1) > DARK).astype(int)]
         line = borders(groups, together)[..., None]
-        mixed = np.where(line, BORDER_COVER * colour + (1 - BORDER_COVER) * mixed, mixed)
+        mixed = np.where(line, cover * colour + (1 - cover) * mixed, mixed)
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
 
 
-def _draw_legend(page: Page, labels: Sequence[str], *, top: int) -> None:
+def legend_places(labels: Sequence[str]) -> list[tuple[float, int]]:
+    """Left end of each entry of the legend in px, and its line from 0: as many on a line as it takes."""
+    font, found, left, line = ImageFont.load_default(PLAIN_PX), [], float(MARGIN_PX), 0
+    for label in labels:
+        width = SWATCH_PX[0] + 8 + font.getlength(label)
+        if left + width > WIDTH_PX - MARGIN_PX and left > MARGIN_PX:
+            left, line = float(MARGIN_PX), line + 1
+        found.append((left, line))
+        left += width + 28
+    return found
+
+
+def _draw_legend(page: Page, labels: Sequence[str], places: Sequence[tuple[float, int]]) -> None:
     """Swatches of the shades, and one of the scene."""
-    left, (width, height) = float(MARGIN_PX), SWATCH_PX
-    font = ImageFont.load_default(PLAIN_PX)
-    for picture, label in zip(_swatches(page, count=len(labels) - 1), labels, strict=True):
+    font, (width, height) = ImageFont.load_default(PLAIN_PX), SWATCH_PX
+    for picture, label, (left, line) in zip(_swatches(page, count=len(labels) - 1), labels, places, strict=True):
+        top = page.foot + 16 + LINE_PX * line
         page.sheet.paste(picture, (round(left), top))
         page.pen.text((left + width + 8, top + height / 2), label, font=font, fill=INK, anchor="lm")
-        left += width + 8 + font.getlength(label) + 28
 
 
 def _swatches(page: Page, *, count: int) -> Iterator[Image.Image]:

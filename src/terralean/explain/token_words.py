@@ -114,15 +114,14 @@ def _sum(shown: TokensShown, layers: Sequence[LayerNumbers]) -> Caption:
 
 
 def _legend(shown: TokensShown, layers: Sequence[LayerNumbers]) -> tuple[str, ...]:
-    count = steps(shown).untouched
+    _, count, each = steps(shown)
     if shown.merges:
-        return (*(f"{_together(doublings)} together" for doublings in range(count, 0, -1)), "alone, as it is")
+        sizes = (_between(2 ** (each * (step - 1)) + 1, 2 ** (each * step)) for step in range(count, 0, -1))
+        return (*(f"{size} together" for size in sizes), "alone, as it is")
     if falling(layers):
         return (*(f"taken out after layer {one.layer}" for one in layers), "goes through all, as it is")
     return (*(f"goes on at {number} of {count} layers" for number in range(count)), "at all of them, as it is")
 
 
-def _together(doublings: int) -> str:
-    """How many tokens lie between two powers of two."""
-    low, high = 2 ** (doublings - 1) + 1, 2**doublings
+def _between(low: int, high: int) -> str:
     return f"{high}" if low == high else f"{low} to {high}"
