@@ -6,8 +6,9 @@ python benchmarks/reduction_study.py speed vit DATA RUNS                       i
 
 DATA is the folder of the Dubai set, with its index.csv; vit, swin or lemevit is the network. One network is trained dense. From
 it every method is fine-tuned with the same steps and seeds, and so is the dense network itself. Methods that are not MATP get
-the strength at which they take as many operations on training images as MATP's first row; random pruning has MATP's own counts
-of tokens, image by image, and no heads to grade them. Nothing is chosen by accuracy.
+the strength at which they take as many operations on training images as MATP's first row, but DToP, which has its published
+confidence; random pruning has MATP's own counts of tokens, image by image, and no heads to grade them. Nothing is chosen by
+accuracy.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ NETWORKS = {
         other=MATPConfig(after=(3, 6, 8)),
         methods={
             "tome": lambda strength: ToMeConfig(r=round(40 * strength)),
-            "dtop": lambda strength: DToPConfig(after=(6, 8), confidence=1 - strength),
+            "dtop": lambda strength: DToPConfig(
+                after=(6, 8)
+            ),  # how sure its heads will be is not known before they have learned
             "algm": lambda strength: ALGMConfig(threshold=1 - strength),
             "elvit": lambda strength: ELViTConfig(after=(5,), side=1 - 0.9 * strength),
         },
@@ -164,11 +167,11 @@ def _by_chance(folder: Path, images: Images) -> RandomConfig:
 
 
 def _matched(dense: Path, of: Callable[[float], Reduction], images: Images, *, wanted: float) -> Reduction:
-    """The strength at which a method takes so many operations, found by halving; heads of its own are new and then trained."""
+    """The strength at which a method takes so many operations, found by halving."""
     low, high, best, error = 0.0, 1.0, of(0.5), float("inf")
     for _ in range(8):
         reduce = of((low + high) / 2)
-        if reduce.method == "dtop":  # how sure its heads will be is not known before they have learned
+        if isinstance(reduce, DToPConfig):
             return reduce
         found = float(np.mean(count(load(dense, device="cpu", reduce=reduce), images).operations))
         if abs(found / wanted - 1) < error:
