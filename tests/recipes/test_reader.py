@@ -5,7 +5,7 @@ import yaml
 
 from terralean import recipes
 from terralean.data.scene_config import SceneDataConfig, SceneSplitConfig
-from terralean.errors import ConfigError, RunError, UnknownName
+from terralean.errors import ConfigError, RunError, TerraleanError, UnknownName
 from terralean.train.config import to_yaml
 
 
@@ -151,3 +151,30 @@ def test_data_settings_without_a_recipe():
         recipes.data_settings(SceneDataConfig, ["data.view=many"])
     with pytest.raises(ConfigError, match=r"--set train: only data\.key=value has a meaning here"):
         recipes.data_settings(SceneDataConfig, ["train.lr=1"])
+
+
+def test_a_recipe_like_another_differs_in_what_it_says(tmp_path):
+    (tmp_path / "one.yaml").write_text(
+        "like: vit_tiny_segvit\nmodel: {sizes: {image_px: 64}}\ntrain: {steps: 7, warmup_steps: 1}\n"
+    )
+    (tmp_path / "two.yaml").write_text("like: one.yaml\ndata:\n  tile_px: 64\nseed: 3\n")
+    base, two = recipes.read("vit_tiny_segvit"), recipes.read(str(tmp_path / "two.yaml"))
+    assert two.model.sizes == {**base.model.sizes, "image_px": 64}
+    assert two.train == replace(base.train, steps=7, warmup_steps=1)
+    assert (two.data, two.seed) == (replace(base.data, tile_px=64), 3)
+
+
+@pytest.mark.parametrize(
+    ("like", "message"),
+    [
+        ("mine.yaml", "leads back to"),
+        ("lemevit_tny_light", "nearest: lemevit_tiny_light"),
+        ("[a]", "like: names a recipe or a .yaml file, got ['a']"),
+        ("gone.yaml", "no recipe file at"),
+    ],
+)
+def test_like_what_is_no_recipe(tmp_path, like, message):
+    (tmp_path / "mine.yaml").write_text(f"like: {like}\n")
+    with pytest.raises(TerraleanError) as error:
+        recipes.read(str(tmp_path / "mine.yaml"))
+    assert message in str(error.value)

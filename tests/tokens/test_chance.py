@@ -46,7 +46,6 @@ def test_lines_are_drawn_alike():
         ({"shares": (0.5, 0.5), "images": ((0.5, 0.2),)}, "either shares .* or images"),
         ({"shares": (0.5,)}, r"\[0\.5\] must have a share for each of the layers \[6, 8\]"),
         ({"shares": (0.5, 1.2)}, r"shares must be 0 to 1, got \[0\.5, 1\.2\]"),
-        ({"images": ((0.5, 0.2), (0.3, 0.4))}, "shares of all tokens cannot rise from point to point"),
     ],
 )
 def test_settings_that_cannot_be_obeyed_are_refused(settings, message):

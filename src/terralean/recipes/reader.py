@@ -112,7 +112,31 @@ def _reduction(values: Mapping[str, Any], *, source: str) -> Reduction:
     return _validate(config, values, source=source, path="reduce.")
 
 
-def _load(recipe: str) -> dict[str, Any]:
+def _load(recipe: str, *, within: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The values of a file; where it is `like:` another recipe, that one's values with its own in their place."""
+    values = _read_yaml(recipe)
+    like = values.pop("like", None)
+    if like is None:
+        return values
+    if not isinstance(like, str):
+        raise ConfigError(f"{recipe}: like: names a recipe or a .yaml file, got {like!r}")
+    beside = Path(recipe).parent / like if like.endswith((".yaml", ".yml")) else like
+    if str(beside) in (*within, recipe):
+        raise ConfigError(f"{recipe}: like: leads back to {beside}; a recipe cannot be like itself")
+    return _merged(_load(str(beside), within=(*within, recipe)), values)
+
+
+def _merged(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections key by key; anything else is the other's where it has it."""
+    both = {
+        key: _merged(values[key], other)
+        for key, other in others.items()
+        if isinstance(other, Mapping) and isinstance(values.get(key), Mapping)
+    }
+    return {**values, **others, **both}
+
+
+def _read_yaml(recipe: str) -> dict[str, Any]:
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():

@@ -27,7 +27,7 @@ class RandomConfig:
     images: tuple[
         tuple[float, ...], ...
     ] = ()  # each line the share of all its tokens that some image had left after each point,
-    # as another method left them; a line is drawn for every image
+    # as another method left them; a line is drawn for every image. They may rise where a network brings tokens back, as Swin does
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -39,8 +39,6 @@ class RandomConfig:
                 raise ConfigError(f"reduce of random: {list(line)} must have a share for each of the layers {list(self.after)}")
             if not all(0 <= share <= 1 for share in line):
                 raise ConfigError(f"reduce of random: shares must be 0 to 1, got {list(line)}")
-        if any(list(line) != sorted(line, reverse=True) for line in self.images):
-            raise ConfigError("reduce.images of random: shares of all tokens cannot rise from point to point")
 
 
 def generators(seeds: Sequence[int], *, seed: int) -> list[torch.Generator]:
