@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from terralean.explain.token_numbers import TokenTally, falling, quantile
+from terralean.explain.token_numbers import TokenTally, quantile
 from terralean.explain.tokens import Decisions, Kept
 
 
@@ -61,8 +61,6 @@ def test_coarse_tokens_hold_data_where_one_of_their_places_does():
     tally = TokenTally()
     fine, coarse = tally.add(both, data, row=0, col=0)
     assert (fine.tokens_with_data, coarse.tokens_with_data, coarse.left_with_data) == (2, 2, 1)
-    assert not falling(tally.layers())
-    assert falling(tally.layers()[:1])
 
 
 @pytest.mark.parametrize(("q", "share"), [(0.0, 0.1), (0.05, 0.1), (0.06, 0.2), (0.95, 0.2), (0.951, 0.7), (1.0, 0.7)])

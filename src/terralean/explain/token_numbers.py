@@ -8,7 +8,6 @@ counts once in its window, so that a window that is nearly empty has little to s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,11 +91,6 @@ def quantile(shares: Counter[float], q: float) -> float:
         if below >= q * shares.total() - ROUNDING:
             return share
     return max(shares)
-
-
-def falling(layers: Sequence[LayerNumbers]) -> bool:
-    """Whether what is gone at one layer is gone at the next: in a network with stages each begins with all tokens."""
-    return len({one.grid for one in layers}) == 1
 
 
 def _mean(shares: Counter[float]) -> float:

@@ -17,7 +17,7 @@ from terralean.explain.part import FIGURE_PX, box_of, check_part, in_places, par
 from terralean.explain.strips import Lattice, data_of_places
 from terralean.explain.token_canvas import Canvas
 from terralean.explain.token_figure import TokensShown, draw_tokens, shades
-from terralean.explain.token_numbers import LayerNumbers, TokenTally, WindowNumbers, falling
+from terralean.explain.token_numbers import LayerNumbers, TokenTally, WindowNumbers
 from terralean.explain.token_strips import Known, Reading, Strip, first_reading, strips, token_lattice
 from terralean.explain.token_words import token_verdict, token_words
 from terralean.explain.tokens import Decisions, Tracer
@@ -177,7 +177,7 @@ def _figure(work: _Work, canvas: Canvas, *, part: Window, tally: TokenTally) -> 
         data=canvas.data,
         box=box_of(part, in_places(part, work.lattice), work.lattice),
     )
-    words = token_words(work.tracer, work.scene, work.lattice, part=part, shown=shown, tally=tally)
+    words = token_words(work.tracer, work.scene, work.lattice, part=part, shown=shown, tally=tally, sample=work.sample)
     return draw_tokens(shown, words)
 
 
@@ -186,7 +186,7 @@ def _verdict(work: _Work, tally: TokenTally) -> tuple[str, ...]:
         work.tracer,
         work.lattice,
         tally,
-        merges=work.sample.merges,
+        sample=work.sample,
         overlap_px=work.overlap_px,
     )
 
@@ -210,9 +210,9 @@ def _content(work: _Work) -> Content:
 
 def _values(work: _Work) -> Iterator[str]:
     """What each value of the raster of pruning means."""
-    grids = {point.side for point in work.sample.points}
+    out = work.tracer.stays_out(work.sample)
     for number, layer in enumerate(work.layers):
-        yield f"taken out after layer {layer}" if len(grids) == 1 else f"went on at {number} of {len(work.layers)} layers"
+        yield f"taken out after layer {layer}" if out else f"went on at {number} of {len(work.layers)} layers"
     yield f"went on at all of the layers {', '.join(map(str, work.layers))}"
 
 
@@ -244,7 +244,7 @@ def _document(work: _Work, tally: TokenTally) -> dict[str, Any]:
         "overlap_px": plan.overlap_px,
         "token_px": plan.tile_px / work.lattice.side,
         "windows": tally.windows,
-        "stages_begin_anew": not falling(layers),
+        "stays_out": work.tracer.stays_out(work.sample),
         "layers": [asdict(one) for one in layers],
         "verdict": _verdict(work, tally),
     }

@@ -9,43 +9,45 @@ from terralean.explain.numbers import percent
 from terralean.explain.page import Caption
 from terralean.explain.strips import Lattice
 from terralean.explain.token_figure import TokensShown, TokenWords, chosen, steps
-from terralean.explain.token_numbers import LayerNumbers, TokenTally, falling
-from terralean.explain.tokens import Tracer
+from terralean.explain.token_numbers import LayerNumbers, TokenTally
+from terralean.explain.tokens import Decisions, Tracer
 from terralean.models.lemevit import LeMeViTPyramid
 from terralean.raster.grid import Window
 from terralean.raster.scene import Scene
 
 
 def token_words(
-    tracer: Tracer, scene: Scene, lattice: Lattice, *, part: Window, shown: TokensShown, tally: TokenTally
+    tracer: Tracer, scene: Scene, lattice: Lattice, *, part: Window, shown: TokensShown, tally: TokenTally, sample: Decisions
 ) -> TokenWords:
     """What is written on the figure of a part of the scene."""
-    layers = tally.layers()
+    layers, out = tally.layers(), tracer.stays_out(sample)
     size = f"{Path(scene.path).name}, {part.width} x {part.height} px"
     everything = part == scene.grid.window
     what = "Which tokens are merged" if shown.merges else "Which tokens go on"
     return TokenWords(
         heading=f"{what}: {tracer.reduce.method} in {tracer.predictor.card.model}",
-        lines=(_model(tracer, scene, lattice), _meaning(shown, _shares(tally, everything=everything), layers=len(layers))),
+        lines=(_model(tracer, scene, lattice), _meaning(shown, _shares(tally, everything=everything), out=out)),
         scene=size if everything else f"{size} from row {part.row}, column {part.col}",
         captions=tuple(_caption(one) for one in layers),
-        sum=_sum(shown, layers),
-        legend=_legend(shown, layers),
+        sum=_sum(shown, layers, out=out),
+        legend=_legend(shown, layers, out=out),
     )
 
 
-def token_verdict(tracer: Tracer, lattice: Lattice, tally: TokenTally, *, merges: bool, overlap_px: int) -> tuple[str, ...]:
+def token_verdict(
+    tracer: Tracer, lattice: Lattice, tally: TokenTally, *, sample: Decisions, overlap_px: int
+) -> tuple[str, ...]:
     """How many tokens each layer leaves, and what several windows mean; `overlap_px` is that of a map."""
     first, *others = tally.layers()
-    verb = "leaves" if merges else "keeps"
+    verb = "leaves" if sample.merges else "keeps"
     told = [f"layer {first.layer} {verb} {_share(first)} of the tokens"]
-    told = [", ".join([*told, *(f"layer {one.layer} {_share(one)}" for one in others)]), *_notes(tracer, tally.layers())]
+    told = [", ".join([*told, *(f"layer {one.layer} {_share(one)}" for one in others)]), *_notes(tracer, sample)]
     if tally.in_part:
         told.append(f"in {tally.in_part} of {tally.windows} windows some places hold no data; shares leave their tokens out")
     if tally.windows > 1:
         told.append(
             f"{tally.windows} windows of {lattice.plan.tile_px} px, each with decisions of its own: where they meet, what "
-            f"{'is merged' if merges else 'goes on'} may change"
+            f"{'is merged' if sample.merges else 'goes on'} may change"
         )
     if lattice.plan.overlap_px != overlap_px:
         told.append(
@@ -60,8 +62,10 @@ def _share(one: LayerNumbers) -> str:
     return f"{percent(one.share)}{spread}"
 
 
-def _notes(tracer: Tracer, layers: Sequence[LayerNumbers]) -> Iterator[str]:
-    if not falling(layers):
+def _notes(tracer: Tracer, sample: Decisions) -> Iterator[str]:
+    if tracer.reduce.method == "sparsevit":
+        yield "windows that a block leaves out are passed on as they are; those of the next block lie elsewhere"
+    elif not tracer.stays_out(sample):
         yield "every stage of the network begins with all of its tokens, and shares are of these"
     if _in_s3(tracer):
         yield "layers are the blocks of S3, counted from 1"
@@ -81,11 +85,12 @@ def _in_s3(tracer: Tracer) -> bool:
     return any(isinstance(part, LeMeViTPyramid) for part in tracer.predictor.model.modules())
 
 
-def _meaning(shown: TokensShown, shares: str, *, layers: int) -> str:
+def _meaning(shown: TokensShown, shares: str, *, out: bool) -> str:
+    layers = len(shown.codes)
     some = "" if len(chosen(layers)) == layers else f"{len(chosen(layers))} of {layers} layers are shown; "
     if shown.merges:
         return f"{some}merged tokens have the mean colour of their group, those that are alone are as they are{shares}"
-    return f"{some}under purple, tokens that were taken out up to this layer{shares}"
+    return f"{some}under purple, tokens that {'were taken out up to' if out else 'are left out at'} this layer{shares}"
 
 
 def _shares(tally: TokenTally, *, everything: bool) -> str:
@@ -105,20 +110,20 @@ def _count(one: LayerNumbers) -> str:
     return f"{one.left:.0f}" if one.left >= 100 else f"{one.left:.1f}".removesuffix(".0")  # noqa: PLR2004 - below, a decimal
 
 
-def _sum(shown: TokensShown, layers: Sequence[LayerNumbers]) -> Caption:
+def _sum(shown: TokensShown, layers: Sequence[LayerNumbers], *, out: bool) -> Caption:
     if shown.merges:
         return Caption("how many tokens are together", f"after layer {layers[-1].layer}")
-    if falling(layers):
+    if out:
         return Caption("how far each token went", f"{percent(layers[-1].share)} of the tokens go through all layers")
-    return Caption("at how many layers each token went on", "every stage begins with all tokens")
+    return Caption("at how many layers each token went on", "what one leaves out, a later one may work on")
 
 
-def _legend(shown: TokensShown, layers: Sequence[LayerNumbers]) -> tuple[str, ...]:
+def _legend(shown: TokensShown, layers: Sequence[LayerNumbers], *, out: bool) -> tuple[str, ...]:
     _, count, each = steps(shown)
     if shown.merges:
         sizes = (_between(2 ** (each * (step - 1)) + 1, 2 ** (each * step)) for step in range(count, 0, -1))
         return (*(f"{size} together" for size in sizes), "alone, as it is")
-    if falling(layers):
+    if out:
         return (*(f"taken out after layer {one.layer}" for one in layers), "goes through all, as it is")
     return (*(f"goes on at {number} of {count} layers" for number in range(count)), "at all of them, as it is")
 

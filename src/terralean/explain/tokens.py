@@ -58,6 +58,13 @@ class Tracer:
         merges = record[0].alive is None
         return Decisions(merges=merges, points=_complete([_kept(point) for point in record], self.reduce, merges=merges))
 
+    def stays_out(self, decisions: Decisions) -> bool:
+        """Whether what is taken out at one layer is out at all later ones.
+
+        A network with stages begins each with all tokens, and SparseViT's windows lie elsewhere in every other block.
+        """
+        return self.reduce.method != "sparsevit" and len({point.side for point in decisions.points}) == 1
+
     def side_seen(self, tile_px: int) -> int:
         """Side of what the model sees of a square window of the scene, in px."""
         return -(-tile_px // self.predictor.card.shrink)
