@@ -25,7 +25,7 @@ OPTIONS = {
     "inspect": {"--set", "--json", "--verbose"},
     "train": {"--data", "--out", "--set", "--device", "--devices", "--seed", "--seeds", "--json", "--verbose"},
     "evaluate": {
-        *("--data", "--out", "--against", "--noise", "--noise-mode", "--noise-seed"),
+        *("--data", "--out", "--against", "--noise", "--noise-mode", "--noise-seed", "--set"),
         *("--device", "--precision", "--json", "--verbose"),
     },
     "map": {

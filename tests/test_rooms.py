@@ -23,7 +23,7 @@ ALLOWED = {
     "train": {"data", "models", "tokens", "adapt", "weights", "tasks", "predict", "cost"},
     "recipes": {"train", "data", "tokens"},
     "mapping": {"raster", "predict", "tasks", "weights", "boxes", "cost", "data"},
-    "evaluate": {"data", "tasks", "predict", "raster", "weights", "cost", "mapping"},
+    "evaluate": {"data", "tasks", "predict", "raster", "weights", "cost", "mapping", "tokens"},
     "explain": {"predict", "raster", "tasks", "models", "mapping", "tokens", "layers"},
     "inspect": {"raster", "data", "weights"},
     "benchmark": {"models", "layers", "tokens", "weights", "predict", "cost", "data", "raster"},

@@ -36,6 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 INTERRUPTED = 130  # what typer makes of Ctrl-C
+LAYERS_TOLD = 3  # of a method of token reduction in a table
 out_console = Console(width=None if sys.stdout.isatty() else 180)  # a file has no width; its tables must not be cut
 err_console = Console(stderr=True)
 
@@ -218,6 +219,7 @@ def evaluate(
         typer.Option(help="Values drawn evenly over their range, or its ends.", show_default="uniform"),
     ] = None,
     noise_seed: Annotated[int | None, typer.Option(help="Another seed, other noise.", show_default="0")] = None,
+    changes: Reduce = None,
     device: Device = None,
     precision: Precision = "fp32",
     as_json: Json = False,
@@ -225,7 +227,8 @@ def evaluate(
 ) -> None:
     """Measure accuracy with intervals, cost and leakage, compare runs, and write report.html.
 
-    RUN may be the folder of several seeds (train --seeds): then scores are means over them.
+    RUN may be the folder of several seeds (train --seeds): then scores are means over them. --set is for RUN alone: with
+    --against RUN it stands beside itself as it was trained.
     """
     _configure_logging(verbose)
     from terralean import recipes
@@ -246,6 +249,7 @@ def evaluate(
             out=out,
             device=device,
             precision=precision,
+            reduce=recipes.reduction(changes or []),
             noise=NoiseConfig(**told) if told else None,
             progress=tell,
         )
@@ -254,9 +258,10 @@ def evaluate(
         return
     out_console.print(_score_table(result.document))
     out_console.print()
-    if noise is not None:
-        out_console.print(_noise_table(result.document))
-        out_console.print()
+    for asked, make in ((_is_reduced(result.document), _reduction_table), (noise is not None, _noise_table)):
+        if asked:
+            out_console.print(make(result.document))
+            out_console.print()
     if against:
         for table in (_run_table(result.document), _cost_table(result.document)):
             out_console.print(table)
@@ -736,18 +741,56 @@ def _run_table(document: dict[str, Any]) -> Table:
 
 def _noise_table(document: dict[str, Any]) -> Table:
     """Scores of each run at every amount of noise, and how they differ from those of clean images."""
-    names = SHOWN[document["task"]].compared
-    table = Table("run", "noisy pixels", *names, f"change of {names[0]}", "95 % interval", box=None, pad_edge=False)
+    names, reduced = SHOWN[document["task"]].compared, _is_reduced(document)
+    more = ("G operations", "tokens left") if reduced else ()
+    table = Table("run", "noisy pixels", *names, f"change of {names[0]}", "95 % interval", *more, box=None, pad_edge=False)
     for entry in [document | document["run"], *document["against"]]:
         for level in entry["noise"]["levels"]:
-            change = None if level["change"] is None else level["change"][names[0]]
+            change, found = None if level["change"] is None else level["change"][names[0]], level.get("reduction")
+            cost = ("", "") if found is None else (f"{found['operations']['mean'] / 1e9:.4g}", _left(found))
             table.add_row(
                 escape(entry["folder"]),
                 str(level["pixels"]),
                 *(_value(level[name]) for name in names),
                 *(("", "") if change is None or change["value"] is None else (f"{change['value']:+.3f}", _range(change))),
+                *(cost if reduced else ()),
             )
     return table
+
+
+def _is_reduced(document: dict[str, Any]) -> bool:
+    return any("reduction" in entry for entry in (document, *document["against"]))
+
+
+def _reduction_table(document: dict[str, Any]) -> Table:
+    """What windows cost in runs that take tokens out or merge them, and in the same networks without that."""
+    names = ("run", "reduce", "windows", "G operations", "p5 .. p95", "without", "share", "tokens left", "windows/s")
+    table = Table(*names, box=None, pad_edge=False)
+    for entry in [document | document["run"], *document["against"]]:
+        found, speed = entry.get("reduction"), f"{entry['cost']['windows_per_s']:.3g}"
+        if found is None:
+            table.add_row(escape(entry["folder"]), "none", "", "", "", "", "", "", speed)
+            continue
+        mean, low, high, dense = (found["operations"][key] / 1e9 for key in ("mean", "p5", "p95", "dense"))
+        table.add_row(
+            escape(entry["folder"]),
+            entry["reduce"]["method"],
+            str(found["windows"]),
+            f"{mean:.4g}",
+            f"{low:.4g} .. {high:.4g}",
+            f"{dense:.4g}",
+            f"{mean / dense:.1%}",
+            _left(found),
+            speed,
+        )
+    return table
+
+
+def _left(reduction: dict[str, Any]) -> str:
+    """Tokens after each layer, mean and percentiles; of many layers those that leave the most and the fewest."""
+    layers = reduction["left"]
+    shown = layers if len(layers) <= LAYERS_TOLD else [layers[0], layers[-1]]
+    return ", ".join(f"{one['mean']:.1%} ({one['p5']:.1%} .. {one['p95']:.1%}) after {one['layer']}" for one in shown)
 
 
 def _cost_table(document: dict[str, Any]) -> Table:

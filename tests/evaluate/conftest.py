@@ -1,4 +1,4 @@
-"""A small run of scene recognition and the images it learned from."""
+"""Images of two classes to be mapped, and a small run of scene recognition with the images it learned from."""
 
 from pathlib import Path
 
@@ -7,11 +7,32 @@ import pytest
 from PIL import Image
 
 from terralean import recipes
+from terralean.raster.grid import Grid
+from terralean.raster.write import write_scene
+from terralean.spec import Bands
 from terralean.train.run import run
 from terralean.train.scene_config import SceneExperiment
 
 SCENE_CLASSES = ("dark", "light", "rough <i>")
 COUNTS = {"train": 8, "validation": 4, "test": 7}  # images of each class
+
+
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory) -> Path:
+    """Images of two bands whose class is whether the first is the brighter one; the test image has 20 blocks of 32 px."""
+    folder = tmp_path_factory.mktemp("wide")
+    rows = ["path,label,split"]
+    for index, (split, width, height) in enumerate((("train", 48, 48), ("validation", 48, 48), ("test", 160, 128))):
+        rng = np.random.default_rng(index)
+        coarse = np.kron(rng.integers(0, 2, (height // 8, width // 8)), np.ones((8, 8), np.int64))
+        values = rng.integers(40, 90, (2, height, width)) + 60 * np.stack([coarse == 0, coarse == 1])
+        grid = Grid(width=width, height=height, crs="EPSG:32633", transform=(1.0, 0.0, 3e5 + 1000 * index, 0.0, -1.0, 5.2e6))
+        write_scene(folder / f"{index}.tif", values.astype(np.uint8), grid=grid, bands=Bands(names=("left", "right")))
+        write_scene(folder / f"{index}_mask.tif", coarse[None].astype(np.uint8), grid=grid, bands=Bands(names=("class",)))
+        rows.append(f"{index}.tif,{index}_mask.tif,{split}")
+    (folder / "index.csv").write_text("\n".join(rows) + "\n")
+    (folder / "classes.csv").write_text("value,name,colour\n0,first <i>,#ff0000\n1,second,#0000ff\n")
+    return folder
 
 
 def paint(path: Path, label: int, *, seed: int, mode: str = "RGB") -> None:

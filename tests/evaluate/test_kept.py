@@ -9,8 +9,10 @@ from terralean.data.config import DataConfig
 from terralean.data.split import load_split
 from terralean.evaluate.kept import NAME, fingerprint, keep, recall
 from terralean.evaluate.measure import Measured, Shown
+from terralean.evaluate.token_cost import Left, TokenCost
 from terralean.raster.coding import Coding
 from terralean.raster.grid import Window
+from terralean.tokens.tome import ToMeConfig
 from terralean.weights.card import read_card
 
 
@@ -50,6 +52,13 @@ def test_what_is_kept_comes_back_bit_for_bit(measured, tmp_path):
     assert same(found, measured)
     assert found.blocks.dtype == np.int64
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_what_windows_cost_comes_back_too(measured, tmp_path):
+    left = (Left(layer=2, shares=(0.1, 1 / 3)), Left(layer=5, shares=(0.0, 0.3)))
+    cost = TokenCost(operations=(2**40, 7), macs=(5, 6), left=left, dense_operations=2**41, dense_macs=9, complete=False)
+    keep(dataclasses.replace(measured, tokens=cost), tmp_path, fingerprint="abc")
+    assert recall(tmp_path, fingerprint="abc").tokens == cost
 
 
 def test_another_fingerprint_a_missing_and_a_broken_file_give_nothing(measured, tmp_path):
@@ -96,6 +105,9 @@ def test_the_fingerprint_changes_with_everything_that_the_counts_depend_on(finis
     others = [
         mark(card=dataclasses.replace(card, tile_px=64)),
         mark(card=dataclasses.replace(card, overlap_px=0)),
+        mark(card=dataclasses.replace(card, reduce=ToMeConfig(r=1))),
+        mark(card=dataclasses.replace(card, reduce=ToMeConfig(r=2))),
+        mark(card=dataclasses.replace(card, shrink=2)),
         mark(card=dataclasses.replace(card, normalisation=dataclasses.replace(card.normalisation, mean=(1.0, 2.0)))),
         mark(regions=split.of("train")),
         mark(regions=(moved,)),

@@ -11,17 +11,22 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from terralean.cost.macs import parameters
 from terralean.data.config import DataConfig
 from terralean.data.scene_config import SceneDataConfig
 from terralean.data.split import Region, Split, load_split
 from terralean.errors import ConfigError, RunError
 from terralean.evaluate import kept, metrics
 from terralean.evaluate.intervals import Bootstrap, mean_bootstrap
-from terralean.evaluate.measure import Measured, measure
+from terralean.evaluate.measure import Measured, See, as_it_is, measure
+from terralean.evaluate.token_cost import TokenCost, pooled
+from terralean.evaluate.token_count import count_tokens
 from terralean.predict import load
 from terralean.predict.predictor import Precision, choose_device
 from terralean.raster.coding import Coding
+from terralean.tokens import OrOwn
 from terralean.weights.card import Card, read_card, seed_folders
+from terralean.weights.checkpoint import load_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +51,7 @@ class Run:
     config: DataConfig
     recipe: str
     split: Split
+    reduce: OrOwn = "own"  # a method of token reduction in place of its own, None for none; the card has what is used
 
 
 class AnyRun(Protocol):
@@ -105,6 +111,11 @@ class Standing:
     boot: Bootstrap
 
     @property
+    def tokens(self) -> TokenCost | None:
+        """What windows cost with token reduction, of all runs together; None without it."""
+        return pooled(scored.measured.tokens for scored in self.each)
+
+    @property
     def counts(self) -> NDArray[np.int64]:
         """Of every run and block (S, n, K, K + 1)."""
         return np.stack([scored.measured.counts for scored in self.each])
@@ -137,13 +148,30 @@ def open_contender(folder: Path, *, open_run: Callable[[Path], R]) -> Contender[
     found = Contender(folder=folder, runs=runs, several=bool(seeds))
     for run in runs[1:]:
         _check_classes(run, runs[0])
-        if (run.card.model, run.card.bands) != (runs[0].card.model, runs[0].card.bands):
+        if _recipe(run.card) != _recipe(runs[0].card):
             raise ConfigError(f"{run.folder} and {runs[0].folder} differ in more than the seed; train both with one recipe")
     return found
 
 
+def with_reduction(contender: Contender[Run], reduce: OrOwn) -> Contender[Run]:
+    """The same weights with another method of token reduction, or with none. ConfigError where they cannot be used so."""
+    return contender if reduce == "own" else replace(contender, runs=tuple(_with(run, reduce) for run in contender.runs))
+
+
+def _with(run: Run, reduce: OrOwn) -> Run:
+    model, card = load_checkpoint(run.folder, reduce=reduce)
+    return replace(run, card=replace(card, cost={**card.cost, "parameters": parameters(model)}), reduce=reduce)
+
+
+def _recipe(card: Card) -> tuple[object, ...]:
+    return card.model, card.bands, card.reduce
+
+
 def check_comparable(contender: Contender[R], others: Sequence[Contender[R]]) -> None:
-    """Raise ConfigError where others have other classes or other seeds, or one is named twice."""
+    """Raise ConfigError where others have other classes or other seeds, or one is named twice.
+
+    A run may stand beside itself where it is used with another method of token reduction than it was trained with.
+    """
     for other in others:
         _check_classes(other.runs[0], contender.runs[0])
         if contender.several != other.several or (contender.several and contender.seeds != other.seeds):
@@ -152,8 +180,12 @@ def check_comparable(contender: Contender[R], others: Sequence[Contender[R]]) ->
                 "both need the same seeds, or name one run of each"
             )
     folders = [other.folder.resolve() for other in others]
-    if contender.folder.resolve() in folders:
-        raise ConfigError(f"--against {contender} is the run itself; name another one")
+    itself = [other for other in others if other.folder.resolve() == contender.folder.resolve()]
+    if any(other.card.reduce == contender.card.reduce for other in itself):
+        raise ConfigError(
+            f"--against {contender} is the run itself; name another one, or give RUN another method of token reduction with "
+            "--set reduce.method=..., none with --set reduce=null"
+        )
     if twice := sorted({str(other) for other in others if folders.count(other.folder.resolve()) > 1}):
         raise ConfigError(f"--against {twice[0]} is given twice; name each run once")
 
@@ -286,11 +318,30 @@ def _score_run(
     if measured is not None:
         log.info("%s: nothing has changed since it was scored, so its counts are those of %s", run.folder, kept.NAME)
     else:
-        predictor = load(run.folder, device=device, precision=precision)
-        measured = measure(predictor, ground.regions, coding=ground.coding, config=config, progress=progress)
-        if keep and ground.own:
+        measured = Measurement(run, ground, device=device, precision=precision)(progress=progress)
+        if keep and ground.own and run.reduce == "own":
             kept.keep(measured, run.folder, fingerprint=mark)
     return Scored(run=run, measured=measured, scores=metrics.score(measured.confusion, unmapped=measured.unmapped))
+
+
+class Measurement:
+    """A run on the regions of a ground: scores of all of them and, with token reduction, what some windows cost."""
+
+    def __init__(self, run: Run, ground: Ground, *, device: str | None, precision: Precision) -> None:
+        self.ground, self.config = ground, replace(ground.config, bands=run.config.bands)
+        self.predictor = load(run.folder, device=device, precision=precision, reduce=run.reduce)
+        reduced = run.card.reduce is not None
+        self.dense = load(run.folder, device=device, precision=precision, reduce=None) if reduced else None
+
+    def __call__(self, *, progress: Callable[[int, int], None], see: See = as_it_is) -> Measured:
+        """As `measure` and `count_tokens` do it; `see` is how scenes are read."""
+        ground, config, dense = self.ground, self.config, self.dense
+        first, second = (progress, progress) if dense is None else (part_of(progress, i, 2) for i in range(2))
+        measured = measure(self.predictor, ground.regions, coding=ground.coding, config=config, progress=first, see=see)
+        if dense is None:
+            return measured
+        tokens = count_tokens(self.predictor, dense, ground.regions, config=config, progress=second, see=see)
+        return replace(measured, tokens=tokens)
 
 
 def part_of(progress: Callable[[int, int], None], index: int, count: int) -> Callable[[int, int], None]:

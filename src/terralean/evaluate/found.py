@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import math
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from itertools import zip_longest
 from pathlib import Path
@@ -19,13 +20,15 @@ import torch
 import terralean
 from terralean.data.leakage import Leakage
 from terralean.data.reading import Reader
-from terralean.evaluate import compare, figures, intervals, noise, page, report
+from terralean.evaluate import compare, figures, intervals, noise, page, report, token_cost, token_page
 from terralean.evaluate.compare import Comparison
 from terralean.evaluate.contenders import Contender, Ground, Run, Scored, Standing
 from terralean.evaluate.intervals import Bootstrap, Intervals, mean_bootstrap
 from terralean.evaluate.metrics import Scores
 from terralean.evaluate.rivals import Rival
-from terralean.weights.card import SEED, Card
+from terralean.tokens import Reduction
+from terralean.tokens.settings import settings, words
+from terralean.weights.card import SEED, Card, read_card
 
 PAPERS = {
     "lemevit": "Jiang et al. 2024: LeMeViT, Efficient Vision Transformer with Learnable Meta Tokens for Remote Sensing Image "
@@ -40,10 +43,12 @@ class Other:
     standing: Standing
     comparison: Comparison  # ours minus this
     leakage: Leakage | None
+    itself: bool = False  # the run that is evaluated, as it was trained
 
     def name(self, among: Sequence[Other]) -> str:
-        """As `short_name` has it."""
-        return short_name(self.standing.contender.folder, among=[other.standing.contender.folder for other in among])
+        """As `short_name` has it; of the run itself with its method of token reduction."""
+        name = short_name(self.standing.contender.folder, among=[other.standing.contender.folder for other in among])
+        return f"{name} as trained ({_method(self.standing.contender.card)})" if self.itself else name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +70,11 @@ class Found:
         return self.mine.contender
 
     @property
+    def as_trained(self) -> bool:
+        """Whether the run is used with its own method of token reduction."""
+        return self.contender.runs[0].reduce == "own"
+
+    @property
     def shown(self) -> Scored:
         """The run whose map is drawn: of several the one nearest to the mean."""
         return self.mine.each[self.mine.typical]
@@ -80,7 +90,12 @@ def short_name(folder: Path, *, among: Sequence[Path]) -> str:
 
 
 def as_document(found: Found) -> dict[str, Any]:
-    """What evaluation.json holds."""
+    """What evaluation.json holds.
+
+    `reduction`, of runs that take tokens out or merge them, is as `token_cost.document` has it: beside the scores of the run,
+    in each entry of `against`, and in each level of `noise`. `run.reduce` holds the settings of the method, null without one;
+    `run.as_trained` is false where it is not the run's own.
+    """
     card, names = found.contender.card, found.contender.card.classes.names
     training = card.training
     return {
@@ -95,19 +110,27 @@ def as_document(found: Found) -> dict[str, Any]:
         },
         "baselines": {rival.name: _rival_document(rival, names) for rival in found.rivals},
         "against": [
-            _other_document(found, other) | {"noise": noise.document(robust)}
+            _other_document(found, other) | token_cost.key(other.standing.tokens) | {"noise": noise.document(robust)}
             for other, robust in zip_longest(found.others, found.noise[1:])
         ],
         "noise": noise.document(found.noise[0]) if found.noise else None,
         "cost": cost_document(found.mine),
-        "run": {"folder": str(found.contender), "model": card.model, "training_data": training.data, "split": training.split},
+        **token_cost.key(found.mine.tokens),
+        "run": {
+            "folder": str(found.contender),
+            "model": card.model,
+            "reduce": _reduce_document(card),
+            "as_trained": found.as_trained,
+            "training_data": training.data,
+            "split": training.split,
+        },
         "scored_on": "test split" if found.data is None else str(found.data),
         "version": terralean.__version__,
     }
 
 
 def cost_document(standing: Standing) -> dict[str, Any]:
-    """What a run costs; speed and minutes are means over seeds."""
+    """What a run costs; speed and minutes are means over seeds, with token reduction multiply-adds are means over windows."""
     card, cost = standing.contender.card, _cost(standing)
     return {
         "parameters": cost.parameters,
@@ -143,12 +166,17 @@ def _other_document(found: Found, other: Other) -> dict[str, Any]:
     return {
         "folder": str(standing.contender),
         "model": standing.contender.card.model,
+        "reduce": _reduce_document(standing.contender.card),
         "verdict": compare.verdict(other.comparison, other=other.name(found.others)),
         "difference": compare.document(other.comparison, names=names),
         "leaks": None if other.leakage is None else other.leakage.leaks,
         "cost": cost_document(standing),
         **intervals.document(standing.scores, standing.boot, names=names, spread=standing.spread),
     }
+
+
+def _reduce_document(card: Card) -> dict[str, Any] | None:
+    return None if card.reduce is None else asdict(card.reduce)
 
 
 def _alone(scored: Scored) -> Bootstrap:
@@ -166,6 +194,7 @@ def verdict(found: Found) -> tuple[str, ...]:
         *(compare.verdict(other.comparison, other=other.name(found.others)) for other in found.others),
         rival_sentence({rival.name: rival.comparison for rival in found.rivals if rival.comparison is not None}),
         weakness_sentence(mine.scores, names),
+        token_page.sentence(mine.tokens, reduce=found.contender.card.reduce),
         noise.sentence(found.noise[0]) if found.noise else "",
     )
     return tuple(sentence for sentence in told if sentence)
@@ -233,6 +262,22 @@ def as_report(found: Found) -> report.Report:
         commands=_commands(found),
         citation=citation(card),
         noise=_noise(found),
+        tokens=_tokens(found),
+    )
+
+
+def _tokens(found: Found) -> token_page.TokenSection | None:
+    named = [("This run", found.mine), *((other.name(found.others), other.standing) for other in found.others)]
+    return token_page.section(
+        [
+            token_page.Costed(
+                name=name,
+                method=words(standing.contender.card.reduce),
+                cost=standing.tokens,
+                windows_per_s=_cost(standing).images_per_s,
+            )
+            for name, standing in named
+        ]
     )
 
 
@@ -244,6 +289,7 @@ def _noise(found: Found) -> report.NoiseTable | None:
         mode=found.noise[0].config.mode,
         range=noise.range_words(found.noise[0]),
         rows=tuple(noise.rows(list(zip(names, found.noise, strict=True)))),
+        reduced=any(level.tokens is not None for robust in found.noise for level in robust.levels),
     )
 
 
@@ -252,7 +298,8 @@ def _about(found: Found) -> tuple[tuple[str, str], ...]:
     labelled = sum(found.mine.scores.support)
     scored = "the run's own test split" if found.data is None else str(found.data)
     return (
-        ("Model", card.model),
+        ("Model", model_words(card)),
+        *(() if found.as_trained else (("Trained with", _method(read_card(found.contender.runs[0].folder))),)),
         ("Bands", ", ".join(card.bands.names)),
         ("Trained on", f"{training.images} image{'' if training.images == 1 else 's'}, {card.length}"),
         ("Scored on", f"{scored}: {page.spaced(labelled)} labelled pixels"),
@@ -277,7 +324,7 @@ def _peer(other: Other, found: Found) -> report.Peer:
     standing, name = other.standing, other.name(found.others)
     return report.Peer(
         name=name,
-        model=standing.contender.card.model,
+        model=model_words(standing.contender.card),
         scores=standing.scores,
         intervals=standing.boot.intervals,
         cost=_cost(standing),
@@ -299,13 +346,29 @@ def _cost(standing: Standing) -> page.Cost:
     return page.Cost(
         parameters=card.cost["parameters"],
         nodes=card.cost.get("nodes"),
-        macs=card.cost["macs_layers"] + card.cost["macs_attention"] or None,
+        macs=_macs(standing),
+        dense_macs=None if standing.tokens is None else standing.tokens.dense_macs,
         window_px=card.tile_px,
         images_per_s=float(np.mean([scored.measured.windows_per_s for scored in standing.each])),
         training_minutes=float(np.mean([scored.run.card.training.minutes for scored in standing.each])),
         peak_memory_bytes=measured.peak_bytes,
         device=measured.device,
     )
+
+
+def _macs(standing: Standing) -> float | None:
+    """Of a window, of the mean one where they differ."""
+    cost, tokens = standing.contender.card.cost, standing.tokens
+    return (cost["macs_layers"] + cost["macs_attention"] or None) if tokens is None else float(np.mean(tokens.macs))
+
+
+def model_words(card: Card) -> str:
+    """A model and how it takes tokens out or merges them, if it does."""
+    return card.model if card.reduce is None else f"{card.model}, {words(card.reduce)}"
+
+
+def _method(card: Card) -> str:
+    return "no token reduction" if card.reduce is None else words(card.reduce)
 
 
 def _figures(found: Found) -> report.Figures:
@@ -368,11 +431,19 @@ def _commands(found: Found) -> tuple[str, ...]:
     against = "".join(f" --against {other.standing.contender}" for other in found.others)
     elsewhere = "" if found.data is None else f" --data {found.data} --out DIR"
     elsewhere += noise.flags(found.noise[0].config) if found.noise else ""
+    reduce = "" if found.as_trained else _reduce_flags(contender.card.reduce)
+    elsewhere += " --out DIR" if reduce and found.data is None else ""
     return (
         f"terralean train {first.folder}/recipe.yaml --data {first.split.root}{seeds} --out DIR",
-        f"terralean evaluate {contender}{against}{elsewhere}",
-        f"terralean map {found.shown.run.folder} SCENE.tif --out DIR",
+        f"terralean evaluate {contender}{against}{elsewhere}{reduce}",
+        f"terralean map {found.shown.run.folder} SCENE.tif --out DIR{reduce}",
     )
+
+
+def _reduce_flags(reduce: Reduction | None) -> str:
+    """How the command line asks for a method."""
+    given = ["reduce=null"] if reduce is None else [f"reduce.{one}" for one in (f"method={reduce.method}", *settings(reduce))]
+    return "".join(f" --set {shlex.quote(one)}" for one in given)
 
 
 def citation(card: Card) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ import terralean
 from terralean.data.config import DataConfig
 from terralean.data.split import Region
 from terralean.evaluate.measure import Measured, Shown
+from terralean.evaluate.token_cost import Left, TokenCost
 from terralean.raster.coding import Coding
 from terralean.raster.grid import Window
 from terralean.weights.card import Card
@@ -33,7 +34,8 @@ log = logging.getLogger(__name__)
 NAME = "blocks.npz"
 ARRAYS = ("places", "blocks", "blocks_unmapped")
 NUMBERS = ("block_px", "windows", "seconds", "device", "peak_bytes")
-CARD = ("model", "sizes", "bands", "normalisation", "classes", "tile_px", "overlap_px")  # what a prediction depends on
+# What a prediction depends on.
+CARD = ("model", "sizes", "reduce", "shrink", "seen_px", "bands", "normalisation", "classes", "tile_px", "overlap_px")
 
 
 def fingerprint(
@@ -62,6 +64,7 @@ def keep(measured: Measured, folder: Path, *, fingerprint: str) -> None:
     shown = measured.shown
     told = {name: getattr(measured, name) for name in NUMBERS}
     told |= {"fingerprint": fingerprint, "region": shown.region, "window": asdict(shown.window)}
+    told["tokens"] = None if measured.tokens is None else asdict(measured.tokens)
     arrays: dict[str, Any] = {name: getattr(measured, name) for name in ARRAYS}
     content = io.BytesIO()
     np.savez_compressed(content, reference=shown.reference, map=shown.map, told=np.array(json.dumps(told)), **arrays)
@@ -83,9 +86,17 @@ def recall(folder: Path, *, fingerprint: str) -> Measured | None:
                 return None
             window = Window(**told.pop("window"))
             shown = Shown(region=told.pop("region"), window=window, reference=kept["reference"], map=kept["map"])
-            return Measured(shown=shown, **{name: kept[name] for name in ARRAYS}, **told)
+            tokens = _tokens(told.pop("tokens"))
+            return Measured(shown=shown, tokens=tokens, **{name: kept[name] for name in ARRAYS}, **told)
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error):
         return None
+
+
+def _tokens(told: dict[str, Any] | None) -> TokenCost | None:
+    if told is None:
+        return None
+    left = tuple(Left(layer=one["layer"], shares=tuple(one["shares"])) for one in told.pop("left"))
+    return TokenCost(operations=tuple(told.pop("operations")), macs=tuple(told.pop("macs")), left=left, **told)
 
 
 def _state(path: str) -> tuple[int, int]:

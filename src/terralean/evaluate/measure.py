@@ -21,6 +21,7 @@ from terralean.data.split import Region
 from terralean.errors import LabelError
 from terralean.evaluate import metrics
 from terralean.evaluate.intervals import join
+from terralean.evaluate.token_cost import TokenCost
 from terralean.mapping.plan import Plan
 from terralean.mapping.strips import Readable, Strip, strips
 from terralean.predict import Predictor
@@ -60,6 +61,7 @@ class Measured:
     seconds: float
     device: str  # that predicted, in words
     peak_bytes: int | None  # the most memory held at once, by tensors on a GPU, else by the process; None where unknown
+    tokens: TokenCost | None = None  # of a run that takes tokens out or merges them; counted afterwards
 
     @property
     def confusion(self) -> NDArray[np.int64]:

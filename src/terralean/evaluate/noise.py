@@ -7,21 +7,20 @@ of the evaluation itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from terralean.data.pixel_noise import CELL_PX, Noise, NoiseConfig, NoisyScene, Range, data_range
 from terralean.data.split import Region, relative
-from terralean.evaluate import metrics
+from terralean.evaluate import metrics, token_cost, token_page
 from terralean.evaluate.compare import Comparison, Difference, compare, difference_entry, points, span
-from terralean.evaluate.contenders import Ground, Run, Scored, Standing, part_of
+from terralean.evaluate.contenders import Ground, Measurement, Run, Scored, Standing, part_of
 from terralean.evaluate.intervals import FIELD_NAMES, Bootstrap, entry, mean_bootstrap
-from terralean.evaluate.measure import See, measure
-from terralean.predict import load
+from terralean.evaluate.measure import Measured, See
+from terralean.evaluate.token_cost import TokenCost, pooled
 from terralean.predict.predictor import Precision
 from terralean.raster.scene import Scene
 
@@ -36,6 +35,7 @@ class Level:
     scores: metrics.Scores  # means over the seeds where there are several
     boot: Bootstrap
     change: Comparison | None  # from the clean scores; None of these themselves
+    tokens: TokenCost | None  # noise changes what a method of token reduction leaves; None without one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,20 +62,13 @@ def score_with_noise(
     `root` is the folder of the data: a copy of them elsewhere has the same noise.
     """
     amounts = [pixels for pixels in config.pixels if pixels]
-    counts: dict[int, list[NDArray[np.int64]]] = {pixels: [] for pixels in amounts}
+    found: dict[int, list[Measured]] = {pixels: [] for pixels in amounts}
     for i, scored in enumerate(standing.each):
-        predictor = load(scored.run.folder, device=device, precision=precision)
+        measure = Measurement(scored.run, ground, device=device, precision=precision)
         for j, pixels in enumerate(amounts):
-            measured = measure(
-                predictor,
-                ground.regions,
-                coding=ground.coding,
-                config=replace(ground.config, bands=scored.run.config.bands),
-                progress=part_of(progress, i * len(amounts) + j, len(standing.each) * len(amounts)),
-                see=noisy(scored.run, config, pixels=pixels, root=root),
-            )
-            counts[pixels].append(measured.counts)
-    found = {pixels: np.stack(of_runs) for pixels, of_runs in counts.items()}
+            see = noisy(scored.run, config, pixels=pixels, root=root)
+            part = part_of(progress, i * len(amounts) + j, len(standing.each) * len(amounts))
+            found[pixels].append(measure(progress=part, see=see))
     return Robustness(
         config=config,
         range=_range(standing.each[0]),
@@ -107,16 +100,18 @@ def _range(scored: Scored) -> Range:
     return data_range(scored.run.card.normalisation, dtype=scored.run.card.bands.dtype)
 
 
-def _level(pixels: int, standing: Standing, counts: NDArray[np.int64] | None) -> Level:
-    """Of counts (S, n, K, K + 1); of none the clean scores."""
-    if counts is None:
-        return Level(pixels=pixels, scores=standing.scores, boot=standing.boot, change=None)
+def _level(pixels: int, standing: Standing, measured: Sequence[Measured] | None) -> Level:
+    """Of what each run measured; of none the clean scores."""
+    if measured is None:
+        return Level(pixels=pixels, scores=standing.scores, boot=standing.boot, change=None, tokens=standing.tokens)
+    counts = np.stack([one.counts for one in measured])
     each = [metrics.score(one[..., :-1].sum(axis=0), unmapped=one[..., -1].sum(axis=0)) for one in counts]
     return Level(
         pixels=pixels,
         scores=metrics.mean(each) if len(each) > 1 else each[0],
         boot=mean_bootstrap(counts, generator=np.random.default_rng(0)),
         change=compare(counts, standing.counts, generator=np.random.default_rng(0)),
+        tokens=pooled(one.tokens for one in measured),
     )
 
 
@@ -144,7 +139,7 @@ def _level_document(level: Level) -> dict[str, Any]:
         for name in TOLD
     }
     change = None if level.change is None else {FIELD_NAMES[n]: difference_entry(level.change.overall[n]) for n in TOLD}
-    return {"pixels": level.pixels, **scores, "change": change}
+    return {"pixels": level.pixels, **scores, "change": change, **token_cost.key(level.tokens)}
 
 
 def sentence(robustness: Robustness | None) -> str:
@@ -188,6 +183,7 @@ def rows(named: Sequence[tuple[str, Robustness | None]]) -> list[dict[str, objec
             "pixels": level.pixels,
             **{key: getattr(level.scores, key) for key in TOLD},
             "change": "" if level.change is None else change_words(level.change.miou),
+            **token_page.cells(level.tokens),
         }
         for name, robustness in named
         if robustness is not None

@@ -35,7 +35,8 @@ class Cost:
 
     parameters: int  # 0 of a forest, which has nodes
     nodes: int | None = None
-    macs: float | None = None  # multiply-adds for one window of `window_px`
+    macs: float | None = None  # multiply-adds for one window of `window_px`, the mean where they differ
+    dense_macs: float | None = None  # where tokens are taken out or merged: without that
     window_px: int | None = None
     images_per_s: float | None = None  # windows, or whole images, predicted in a second
     training_minutes: float | None = None
@@ -198,7 +199,8 @@ def cost_rows(cost: Cost, *, trainings: int, piece: str, unit: str, speed: str) 
     size = ("Tree nodes", cost.nodes, "Questions and answers") if cost.nodes else ("Parameters", cost.parameters, "Numbers")
     rows = [(size[0], _scaled(size[1]), f"{size[2]} the model has learned; they set the size of its file.")]
     if cost.macs is not None:
-        told = f"For {piece}. A multiplication and its addition count as one; where papers count two, halve theirs."
+        less = "" if cost.dense_macs is None else f" on average; {cost.dense_macs / 1e9:.3g} GMACs without token reduction"
+        told = f"For {piece}{less}. A multiplication and its addition count as one; where papers count two, halve theirs."
         rows.append(("Multiply-adds", f"{cost.macs / 1e9:.3g} GMACs", told))
     if cost.images_per_s is not None:
         rows.append(("Speed", f"{cost.images_per_s:.3g} {unit}", f"{speed}{where}."))

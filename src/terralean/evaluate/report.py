@@ -32,6 +32,7 @@ from terralean.evaluate.page import (
     spaced,
     unscaled,
 )
+from terralean.evaluate.token_page import TokenSection
 from terralean.spec import Classes
 
 NUMBERS_UP_TO = 20  # classes; beyond, a matrix with numbers is too large to read
@@ -89,7 +90,8 @@ class NoiseTable:
 
     mode: str
     range: str  # of noisy values, in words
-    rows: tuple[Mapping[str, object], ...]  # run, pixels, miou, oa, mf1, change
+    rows: tuple[Mapping[str, object], ...]  # run, pixels, miou, oa, mf1, change; operations and left where a run is reduced
+    reduced: bool = False  # whether a run takes tokens out or merges them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,6 +135,7 @@ class Report:
     commands: tuple[str, ...]
     citation: tuple[str, ...]
     noise: NoiseTable | None = None
+    tokens: TokenSection | None = None  # where a run takes tokens out or merges them
 
 
 def render(report: Report) -> str:

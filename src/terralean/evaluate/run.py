@@ -20,7 +20,7 @@ from terralean.data.legend import Legend
 from terralean.data.pixel_noise import CELL_PX, NoiseConfig
 from terralean.data.split import Region, Split
 from terralean.errors import ConfigError, EmptySplit, RunError
-from terralean.evaluate import figures, report
+from terralean.evaluate import figures, report, token_cost
 from terralean.evaluate.compare import compare
 from terralean.evaluate.contenders import (
     Contender,
@@ -35,6 +35,7 @@ from terralean.evaluate.contenders import (
     open_contender,
     open_run,
     score_contender,
+    with_reduction,
 )
 from terralean.evaluate.evaluation import Evaluation, write_all
 from terralean.evaluate.found import Found, Other, as_document, as_report
@@ -44,6 +45,7 @@ from terralean.evaluate.scene_run import evaluate_scenes
 from terralean.predict.predictor import Precision
 from terralean.raster.scene import open_scene
 from terralean.spec import check_bands
+from terralean.tokens import OrOwn
 from terralean.weights.card import write_card
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ def run_evaluation(
     out: Path | None = None,
     device: str | None = None,
     precision: Precision = "fp32",
+    reduce: OrOwn = "own",
     noise: NoiseConfig | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
@@ -66,8 +69,10 @@ def run_evaluation(
     Writes evaluation.json, report.html and picture.png into `out` or the folder, and of scene recognition answers.csv; scores
     of a run's own test split also go into its card. `read` gives the experiment and the text of a run's recipe:
     `recipes.read_run`. The runs in `against` are scored on the very same pixels or images; RunError and ConfigError say why
-    where they cannot be. With `noise` maps are scored with noisy pixels as well, beside the clean scores, which stay as they
-    are; ConfigError for scene recognition, whose images are resized.
+    where they cannot be. With `reduce` the run in `folder` is used with another method of token reduction than it was trained
+    with, None for none; it may then stand beside itself as it was trained, and its card stays as it is. With `noise` maps are
+    scored with noisy pixels as well, beside the clean scores, which stay as they are; ConfigError for scene recognition, whose
+    images are resized, and which knows no token reduction.
     """
     if data is not None and out is None:
         raise ConfigError(f"say with --out where the report on {data} goes; without --out it would replace the run's own")
@@ -79,7 +84,9 @@ def run_evaluation(
             f"{folder} is a run of {task}: its images are resized before they are seen, so that a number of noisy pixels in "
             f"{CELL_PX} x {CELL_PX} has no meaning; leave --noise out, or name a run of segmentation"
         )
-    evaluate = partial(_evaluate_map, noise=noise) if task == "segmentation" else EVALUATIONS[task]
+    if reduce != "own":
+        _check_reduction(folder, task=task, out=out)
+    evaluate = partial(_evaluate_map, reduce=reduce, noise=noise) if task == "segmentation" else EVALUATIONS[task]
     return evaluate(
         folder,
         read=read,
@@ -92,6 +99,16 @@ def run_evaluation(
     )
 
 
+def _check_reduction(folder: Path, *, task: str, out: Path | None) -> None:
+    if task != "segmentation":
+        raise ConfigError(f"{folder} is a run of {task}, whose networks keep all tokens; leave --set reduce... out")
+    if out is None:
+        raise ConfigError(
+            f"with --set reduce... the scores are not those of {folder} as it was trained; say with --out where the report "
+            "goes, which would replace the run's own"
+        )
+
+
 def _evaluate_map(
     folder: Path,
     *,
@@ -101,11 +118,12 @@ def _evaluate_map(
     out: Path,
     device: str | None,
     precision: Precision,
+    reduce: OrOwn,
     noise: NoiseConfig | None,
     progress: Callable[[int, int], None],
 ) -> Evaluation:
     contenders = [open_contender(one, open_run=partial(open_run, read=read)) for one in (folder, *against)]
-    mine = contenders[0]
+    mine = contenders[0] = with_reduction(contenders[0], reduce)
     check_comparable(mine, contenders[1:])
     split = _test_split(mine.runs[0], data=data)
     if data is None:
@@ -142,7 +160,10 @@ def _found(standings: Sequence[Standing], ground: Ground, split: Split, *, data:
         rivals=() if leakage[0] is None else _rivals(mine, ground, split),
         others=tuple(
             Other(
-                standing=other, comparison=compare(mine.counts, other.counts, generator=np.random.default_rng(0)), leakage=leak
+                standing=other,
+                comparison=compare(mine.counts, other.counts, generator=np.random.default_rng(0)),
+                leakage=leak,
+                itself=other.contender.folder.resolve() == mine.contender.folder.resolve(),
             )
             for other, leak in zip(standings[1:], leakage[1:], strict=True)
         ),
@@ -243,8 +264,11 @@ def _keep(found: Found, *, out: Path) -> Evaluation:
 def _tell_cards(found: Found, content: dict[str, Any]) -> None:
     numbers = content["seeds"] or [content]
     for scored, own in zip(found.mine.each, numbers, strict=True):
+        if scored.run.reduce != "own":
+            continue  # the card is of the run as it was trained
         card = scored.run.card
         overall = {key: own[key] for key in ("OA", "AA", "kappa", "mIoU", "mF1")}
         speed = {"windows_per_s": round(scored.measured.windows_per_s, 3), "window_px": card.tile_px}
         told = card.cost | speed | {"device": scored.measured.device, "block_px": scored.measured.block_px}
+        told |= token_cost.key(scored.measured.tokens)
         write_card(replace(card, metrics={**card.metrics, "test": overall}, cost=told), scored.run.folder)
