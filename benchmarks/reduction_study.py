@@ -105,7 +105,7 @@ NETWORKS = {
         fine_tuning=120,
         target=MATPConfig(after=(3, 5)),
         other=MATPConfig(after=(2, 4, 6)),
-        methods={"tome": lambda strength: ToMeConfig(r=round(30 * strength))},
+        methods={"tome": lambda strength: ToMeConfig(r=round(60 * strength))},
     ),
 }
 

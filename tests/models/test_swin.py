@@ -179,6 +179,22 @@ def test_a_method_that_changes_nothing_is_the_dense_network_where_windows_cover_
         torch.testing.assert_close(toy(x), before, rtol=1e-4, atol=1e-4)
 
 
+def test_random_ratios_are_of_training_alone(toy):
+    use(toy, SparseViTConfig(ratios=(0.6, 0.0, 0.2, 0.4, 0.5, 0.0), training="random"))
+    x = picture(1)
+    with torch.no_grad():
+        assert torch.equal(toy(x), toy(x))
+        use(toy, SparseViTConfig(ratios=(0.6, 0.0, 0.2, 0.4, 0.5, 0.0)))
+        toy.backbone.train()  # what else trains drops channels
+        assert torch.equal(toy(x), toy(x))
+        use(toy, SparseViTConfig(ratios=(0.6, 0.0, 0.2, 0.4, 0.5, 0.0), training="random"))
+        torch.manual_seed(0)
+        first = toy(x)
+        assert not torch.equal(toy(x), first)
+        torch.manual_seed(0)
+        assert torch.equal(toy(x), first)
+
+
 # Tokens taken out
 
 

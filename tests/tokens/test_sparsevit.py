@@ -3,8 +3,10 @@ import torch
 
 from terralean.errors import ConfigError
 from terralean.tokens.sparsevit import (
+    DRAWN,
     SparseViTConfig,
     best_first,
+    drawn_ratios,
     keep_windows,
     put_windows_back,
     ratios_by_stage,
@@ -47,3 +49,10 @@ def test_what_cannot_be_obeyed_is_refused():
         ratios_by_stage(SparseViTConfig(ratios=(0.1, 0.2)), depths=(2, 2, 6, 2))
     with pytest.raises(ConfigError, match=r"must rise within a stage.* got \[0\.5, 0\.2\]"):
         ratios_by_stage(SparseViTConfig(ratios=(0.5, 0.2)), depths=(4,))
+
+
+def test_drawn_ratios_rise_and_are_all_drawn():
+    torch.manual_seed(0)
+    drawn = [drawn_ratios(5) for _ in range(200)]
+    assert all(ratios[0] == ratios[1] <= ratios[2] == ratios[3] <= ratios[4] for ratios in drawn)
+    assert {ratio for ratios in drawn for ratio in ratios} == set(DRAWN) == {0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8}

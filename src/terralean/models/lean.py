@@ -45,9 +45,10 @@ Exchange = Callable[..., tuple[Tensor | None, Tensor | None]]
 
 
 def fold(model: AnyLeMeViT, *, but: Collection[int] = ()) -> AnyLeMeViT:
-    """A copy for inference: norms folded into convolutions, the first meta MLP computed once, blocks as here but in some stages.
+    """A copy for inference: norms folded into convolutions, the first meta MLP computed once, blocks as here.
 
-    The outputs are the same to rounding. What stays as it is is shared with the model; nothing of the model is changed.
+    The outputs are the same to rounding. What stays as it is is shared with the model; nothing of the model is changed. The
+    blocks of the stages in `but` stay as they are.
     """
     folded = fold_norms(model)
     stem = folded.meta_token_downsample[0]

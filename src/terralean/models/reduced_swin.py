@@ -30,7 +30,7 @@ from terralean.models.swin import SwinPyramid, blocks_of
 from terralean.models.swin_windows import cluster_blocks, sparse_blocks, through
 from terralean.models.window_attention import attend_rows, filled_windows, layout, whole_windows
 from terralean.tokens.elvit import ELViTConfig
-from terralean.tokens.sparsevit import SparseViTConfig, ratios_by_stage
+from terralean.tokens.sparsevit import SparseViTConfig, drawn_ratios, ratios_by_stage
 
 PRUNING = ("matp", "threshold", "topk", "random")
 KNOWN = (*PRUNING, "sparsevit", "elvit")
@@ -98,15 +98,23 @@ def reduced(backbone: SwinPyramid, image: Tensor, reduction: Reduction) -> Reduc
     return ReducedMaps(maps, tuple(answers), tuple(point for stage in passed for point in stage.record))
 
 
+def _ratios(backbone: SwinPyramid, piece: Piece, config: SparseViTConfig) -> list[float]:
+    """Share of the windows that each block of a stage leaves out in this pass."""
+    if backbone.training and config.training == "random":
+        return drawn_ratios(len(piece.blocks))
+    depths = tuple(len(stage.blocks) for stage in backbone.stages)
+    ratios = [ratio for stage in ratios_by_stage(config, depths=depths) for ratio in stage]
+    return ratios[piece.first - 1 :][: len(piece.blocks)]
+
+
 def _run_stage(
     backbone: SwinPyramid, piece: Piece, x: Tensor, reduction: Reduction, *, seeds: Callable[[], list[int]]
 ) -> Passed:
     config = reduction.config
     height, width = piece.inside
     if isinstance(config, SparseViTConfig):
-        depths = tuple(len(stage.blocks) for stage in backbone.stages)
-        ratios = dict(enumerate((r for stage in ratios_by_stage(config, depths=depths) for r in stage), start=1))
-        x, points = sparse_blocks(piece.blocks, x, ratios=[ratios[n] for n in piece.numbers], config=config, first=piece.first)
+        ratios = _ratios(backbone, piece, config)
+        x, points = sparse_blocks(piece.blocks, x, ratios=ratios, config=config, first=piece.first)
         return Passed(x, (), tuple(cut_point(point, height=height, width=width) for point in points))
     points_here = [after for after in config.after if after in piece.numbers]
     if isinstance(config, ELViTConfig):

@@ -24,10 +24,9 @@ class RandomConfig:
     method: Literal["random"] = "random"
     after: tuple[int, ...] = (6, 8)  # layers
     shares: tuple[float, ...] = ()  # of the tokens that reach a point, how many stay, one share a point
-    images: tuple[
-        tuple[float, ...], ...
-    ] = ()  # each line the share of all its tokens that some image had left after each point,
-    # as another method left them; a line is drawn for every image. They may rise where a network brings tokens back, as Swin does
+    # Each line the share of all its tokens that some image had left after each point, as another method left them; a line is
+    # drawn for every image. Shares may rise where a network brings tokens back, as Swin does between stages.
+    images: tuple[tuple[float, ...], ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:

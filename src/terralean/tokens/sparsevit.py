@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from terralean.errors import ConfigError
 
 GROUP = 2  # blocks, a regular and a shifted one, that share a ratio
+DRAWN = tuple(tenths / 10 for tenths in range(9))  # ratios that training may draw
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +24,10 @@ class SparseViTConfig:
 
     method: Literal["sparsevit"] = "sparsevit"
     ratios: tuple[float, ...] = (0.6, 0.0, 0.2, 0.4, 0.5, 0.0)  # one for every two blocks, rising within a stage
+    training: Literal["fixed", "random"] = (
+        "fixed"  # "random": other ratios in each step, the paper's sparsity-aware adaptation,
+    )
+    # after which one network can be used with any
     filling: Literal["timm", "published"] = "timm"  # past the map: zeros as timm's Swin has them, or tokens of zeros put before
     # the map is rolled and the norm, as the authors' code has it; the same where whole windows cover the map
 
@@ -46,6 +52,13 @@ def ratios_by_stage(config: SparseViTConfig, *, depths: tuple[int, ...]) -> list
             raise ConfigError(f"reduce.ratios must rise within a stage, so that windows left out stay out; got {own}")
         stages.append([ratio for ratio in own for _ in range(GROUP)][:depth])
     return stages
+
+
+def drawn_ratios(blocks: int) -> list[float]:
+    """The ratio of every block of a stage, one of DRAWN for each two, rising; from torch's own generator, which a run seeds."""
+    groups = (blocks + GROUP - 1) // GROUP
+    drawn = sorted(DRAWN[i] for i in torch.randint(len(DRAWN), (groups,)).tolist())
+    return [ratio for ratio in drawn for _ in range(GROUP)][:blocks]
 
 
 def window_scores(windows: Tensor) -> Tensor:
