@@ -24,12 +24,11 @@ class SparseViTConfig:
 
     method: Literal["sparsevit"] = "sparsevit"
     ratios: tuple[float, ...] = (0.6, 0.0, 0.2, 0.4, 0.5, 0.0)  # one for every two blocks, rising within a stage
-    training: Literal["fixed", "random"] = (
-        "fixed"  # "random": other ratios in each step, the paper's sparsity-aware adaptation,
-    )
-    # after which one network can be used with any
-    filling: Literal["timm", "published"] = "timm"  # past the map: zeros as timm's Swin has them, or tokens of zeros put before
-    # the map is rolled and the norm, as the authors' code has it; the same where whole windows cover the map
+    # "random": other ratios in each step, after which one network can be used with any (its sparsity-aware adaptation).
+    training: Literal["fixed", "random"] = "fixed"
+    # Past the map: zeros as timm's Swin has them, or tokens of zeros put before the map is rolled and normed, as the authors' code
+    # has it. The same where whole windows cover the map.
+    filling: Literal["timm", "published"] = "timm"
 
     def __post_init__(self) -> None:
         wrong = [ratio for ratio in self.ratios if not 0 <= ratio < 1]
