@@ -84,7 +84,7 @@ def test_what_windows_cost_stands_beside_the_scores(pruned):
         "What token reduction saves",
         "Tokens left after layer 4",
         "Counted on 32 windows, spread evenly",
-        "<td>25.0</td>",
+        "<td>25.0<small>after layer 4</small></td>",
     ):
         assert words in page
 

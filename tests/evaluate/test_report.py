@@ -23,7 +23,9 @@ from terralean.evaluate.found import accuracy_sentence, rival_sentence, short_na
 from terralean.evaluate.intervals import join, mean_bootstrap
 from terralean.evaluate.metrics import confusion, mean, score, spread, unmapped
 from terralean.evaluate.page import SPACE, Cost, percent, short_count
-from terralean.evaluate.report import Baseline, Figures, Peer, Report, SeedScores, render
+from terralean.evaluate.report import Baseline, Figures, NoiseTable, Peer, Report, SeedScores, render
+from terralean.evaluate.token_cost import Left, TokenCost
+from terralean.evaluate.token_page import Costed, cells, section
 from terralean.spec import Bands, Classes
 
 NASTY = '<b>&"soil"\'</b>'
@@ -155,6 +157,25 @@ def with_seeds(report: Report) -> Report:
     )
 
 
+def with_tokens(report: Report) -> Report:
+    """The same page of a run that takes tokens out, with noise."""
+    drawn = np.random.default_rng(0).beta(3, 6, (2, 60))
+    cost = TokenCost(
+        operations=tuple((1e9 * (0.4 + drawn[1])).astype(int).tolist()),
+        macs=(1,) * 60,
+        left=(Left(layer=6, shares=tuple((drawn[0] ** 0.5).tolist())), Left(layer=8, shares=tuple(drawn[1].tolist()))),
+        dense_operations=1_400_000_000,
+        dense_macs=1,
+        complete=False,
+    )
+    runs = [Costed(name="This run", method="matp", cost=cost, windows_per_s=20.0)]
+    runs += [Costed(name=f"other {NASTY}", method=f"none {NASTY}", cost=None, windows_per_s=10.0)]
+    scores = {"miou": 0.5, "oa": 0.6, "mf1": 0.7, "change": ""}
+    rows = [{"run": run.name, "pixels": 0, **scores, **cells(run.cost)} for run in runs]
+    noise = NoiseTable(mode="uniform", range="0 to 255", rows=tuple(rows), reduced=True)
+    return dataclasses.replace(report, tokens=section(runs), noise=noise)
+
+
 class Page(HTMLParser):
     """Attributes and tags of a page, and whether every tag that was opened is closed in order."""
 
@@ -185,7 +206,7 @@ def shown(report: Report) -> str:
 
 
 def test_the_page_is_one_well_formed_document_that_loads_nothing(report):
-    for version in (report, with_seeds(report)):
+    for version in (report, with_seeds(report), with_tokens(report)):
         text = render(version)
         page = Page(text)
         assert not page.open
@@ -204,11 +225,20 @@ def test_every_section_is_there_in_the_order_of_the_reader(report):
     assert 'id="seeds"' not in text
     several = render(with_seeds(report))
     assert several.index('id="against"') < several.index('id="seeds"') < several.index('id="pictures"')
+    assert 'id="tokens"' not in text
+    reduced = render(with_tokens(report))
+    assert (
+        reduced.index('id="baselines"')
+        < reduced.index('id="tokens"')
+        < reduced.index('id="noise"')
+        < reduced.index('id="cost"')
+    )
 
 
 def test_nothing_a_user_names_becomes_markup(report):
     text = render(report)
     assert "<b>" not in re.sub(r'<div class="range"><b>[^<]*</b>', "", text)
+    assert "<b>" not in re.sub(r'<div class="range"><b>[^<]*</b>', "", render(with_tokens(report)))
     assert text.count(html.escape(NASTY).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")) >= 25
 
 

@@ -30,7 +30,7 @@ class Costed:
 class TokenSection:
     """A part of the page."""
 
-    runs: tuple[Mapping[str, str], ...]  # name, method, operations, range, dense, share, left, speed
+    runs: tuple[Mapping[str, str], ...]  # name, method, operations, range, dense, share, left, after, speed
     shares: tuple[Mapping[str, object], ...]  # of the first run that has a method: name, value, range, bars, mean
     of: str  # whose shares these are
     counted: str  # on which windows, one sentence
@@ -57,13 +57,15 @@ def sentence(cost: TokenCost | None, *, reduce: Reduction | None) -> str:
 
 
 def cells(cost: TokenCost | None) -> dict[str, str]:
-    """Operations and tokens left, in a row of a table."""
+    """Operations, and tokens left after the last layer that the method acts at, in a row of a table."""
     if cost is None:
-        return {"operations": NOTHING, "share": NOTHING, "left": NOTHING}
+        return {"operations": NOTHING, "share": NOTHING, "left": NOTHING, "after": ""}
+    last = cost.left[-1] if cost.left else None
     return {
         "operations": f"{np.mean(cost.operations) / 1e9:.4g}",
         "share": number(cost.share),
-        "left": number(spread(cost.left[-1].shares).mean) if cost.left else NOTHING,
+        "left": NOTHING if last is None else number(spread(last.shares).mean),
+        "after": "" if last is None else f"after layer {last.layer}",
     }
 
 
