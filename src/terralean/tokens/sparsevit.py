@@ -26,8 +26,8 @@ class SparseViTConfig:
     ratios: tuple[float, ...] = (0.6, 0.0, 0.2, 0.4, 0.5, 0.0)  # one for every two blocks, rising within a stage
     # "random": other ratios in each step, after which one network can be used with any (its sparsity-aware adaptation).
     training: Literal["fixed", "random"] = "fixed"
-    # Past the map: zeros as timm's Swin has them, or tokens of zeros put before the map is rolled and normed, as the authors' code
-    # has it. The same where whole windows cover the map.
+    # Past the map: zeros as timm's Swin has them, or tokens of zeros put before the map is rolled and normed, as the authors'
+    # code has it. The same where whole windows cover the map.
     filling: Literal["timm", "published"] = "timm"
 
     def __post_init__(self) -> None:
