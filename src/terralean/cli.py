@@ -764,8 +764,9 @@ def _is_reduced(document: dict[str, Any]) -> bool:
 
 def _reduction_table(document: dict[str, Any]) -> Table:
     """What windows cost in runs that take tokens out or merge them, and in the same networks without that."""
-    names = ("run", "reduce", "windows", "G operations", "p5 .. p95", "without", "share", "tokens left", "windows/s")
-    table = Table(*names, box=None, pad_edge=False)
+    table = Table("run", box=None, pad_edge=False)
+    for name in ("reduce", "windows", "G operations", "p5 .. p95", "without", "share", "tokens left", "windows/s"):
+        table.add_column(name, no_wrap=True)
     for entry in [document | document["run"], *document["against"]]:
         found, speed = entry.get("reduction"), f"{entry['cost']['windows_per_s']:.3g}"
         if found is None:
@@ -787,10 +788,11 @@ def _reduction_table(document: dict[str, Any]) -> Table:
 
 
 def _left(reduction: dict[str, Any]) -> str:
-    """Tokens after each layer, mean and percentiles; of many layers those that leave the most and the fewest."""
+    """Tokens after each layer, mean and percentiles where windows differ; of many layers the first and the last one."""
     layers = reduction["left"]
     shown = layers if len(layers) <= LAYERS_TOLD else [layers[0], layers[-1]]
-    return ", ".join(f"{one['mean']:.1%} ({one['p5']:.1%} .. {one['p95']:.1%}) after {one['layer']}" for one in shown)
+    ranges = ["" if one["p5"] == one["p95"] else f" ({one['p5']:.1%} .. {one['p95']:.1%})" for one in shown]
+    return ", ".join(f"{one['mean']:.1%}{between} after {one['layer']}" for one, between in zip(shown, ranges, strict=True))
 
 
 def _cost_table(document: dict[str, Any]) -> Table:

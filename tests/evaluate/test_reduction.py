@@ -189,11 +189,11 @@ def test_the_command_line_prints_what_windows_cost(dense, terralean, tmp_path):
     command += ["--set", "reduce.method=topk", "--set", "reduce.after=[2,4]", "--set", "reduce.counts=[2,1]"]
     status, out, _ = terralean(*command)
     assert status == 0
-    assert "50.0% (50.0% .. 50.0%) after 2, 25.0% (25.0% .. 25.0%) after 4" in out
+    assert "50.0% after 2, 25.0% after 4" in out
     assert "G operations" in out
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["reduction"]["operations"]
     assert f"{found['mean'] / found['dense']:.1%}" in out
-    assert sum(line.startswith(str(dense)) and "none" in line for line in out.splitlines()) == 1
+    assert sum(line.split()[1:2] == ["none"] for line in out.splitlines()) == 1  # the run as it was trained
 
 
 @pytest.mark.parametrize(
