@@ -118,7 +118,8 @@ def test_another_seed_and_another_mode_change_the_noise(forest, scored, tmp_path
 def test_runs_beside_each_other_see_the_same_noise(scored, finished, tmp_path, capsys):
     """A network and a forest through the command line; the copy of the forest has its scores to the digit."""
     folder, _, result = scored
-    command = ["evaluate", str(finished), "--against", str(folder / "noisy"), "--against", str(folder / "clean")]
+    network = shutil.copytree(finished, tmp_path / "network")  # its counts are kept in its folder
+    command = ["evaluate", str(network), "--against", str(folder / "noisy"), "--against", str(folder / "clean")]
     command += ["--noise", f"0,{MUCH}", "--out", str(tmp_path / "out"), "--device", "cpu"]
     cli.app(command, standalone_mode=False)
     out = capsys.readouterr().out

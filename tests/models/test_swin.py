@@ -19,6 +19,7 @@ from terralean.models.reduced_swin import at_points, run_block
 from terralean.models.reducers import hooks_of
 from terralean.models.swin import SwinPyramid, blocks_of
 from terralean.models.upernet import UPerHead
+from terralean.tokens import matp
 from terralean.tokens.algm import ALGMConfig
 from terralean.tokens.chance import RandomConfig
 from terralean.tokens.dtop import DToPConfig
@@ -257,7 +258,8 @@ def test_tokens_past_the_image_go_first_and_are_compared_with_nobody(toy):
     assert seen[1] is None
 
 
-def test_thresholds_that_would_take_out_all_leave_one_and_say_so(toy, caplog):
+def test_thresholds_that_would_take_out_all_leave_one_and_say_so(toy, caplog, monkeypatch):
+    monkeypatch.setattr(matp, "_told", set())
     use(toy, MATPConfig(after=(8,), alpha=99.0, beta=99.0, aux=LIGHT))
     with caplog.at_level(logging.WARNING):
         (point,) = toy.trace(picture())

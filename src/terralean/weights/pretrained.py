@@ -88,7 +88,7 @@ def _load_whole(model: nn.Module, state: Mapping[str, Tensor], *, path: Path, ba
     dropped: tuple[str, ...] = ()
     for prefix, told in ON_THE_WAY.items():
         wanted, given = ({name for name in names if name.startswith(prefix)} for names in (own, heads))
-        if wanted - given or any(heads[name].shape != own[name].shape for name in wanted):
+        if wanted - given or any(heads[name].shape != own[name].shape for name in wanted.difference(fresh)):
             fresh, words = (*fresh, prefix), f"{words}; {told}"
         elif not wanted:
             dropped = (*dropped, prefix)
