@@ -1,10 +1,15 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from terralean.errors import ConfigError
 from terralean.predict import load
 from terralean.predict.normalise import Normalise, enlarge, shrunk_mask
+from terralean.predict.predictor import Predictor
 from terralean.spec import Normalisation
+
+CPU = torch.device("cpu")
 
 
 def test_normalise_on_a_worked_case():
@@ -88,3 +93,27 @@ def test_folding_changes_nothing_but_rounding(untrained):
     found = predictor(image, valid)
     torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-6)
     assert not torch.equal(found, plain)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_scores_are_divided_by_the_temperature_of_the_card(untrained, temperature):
+    predictor = load(untrained, device="cpu")
+    image = torch.randint(0, 255, (1, 3, 64, 64)).float()
+    valid = torch.ones(1, 64, 64, dtype=torch.bool)
+    plain = predictor(image, valid)
+    tempered = Predictor(predictor.model, replace(predictor.card, temperature=temperature), device=CPU, precision="fp32")
+    found = tempered(image, valid)
+    power = plain ** (1 / temperature)
+    torch.testing.assert_close(found, power / power.sum(dim=1, keepdim=True), rtol=1e-4, atol=1e-5)
+    assert torch.equal(found.argmax(dim=1), plain.argmax(dim=1))
+    assert not torch.equal(found, plain)
+
+
+def test_whole_images_have_a_temperature_as_well(recogniser):
+    predictor = load(recogniser, device="cpu")
+    image = torch.randint(0, 255, (4, 3, 32, 32)).float()
+    valid = torch.ones(4, 32, 32, dtype=torch.bool)
+    plain = predictor.recognise(image, valid)
+    tempered = Predictor(predictor.model, replace(predictor.card, temperature=3.0), device=CPU, precision="fp32")
+    power = plain ** (1 / 3)
+    torch.testing.assert_close(tempered.recognise(image, valid), power / power.sum(dim=1, keepdim=True), rtol=1e-4, atol=1e-6)

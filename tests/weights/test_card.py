@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from terralean.errors import RunError
@@ -28,3 +30,18 @@ def test_a_folder_of_seeds_is_no_model_and_says_which_it_holds(tmp_path):
             read(tmp_path)
     with pytest.raises(RunError, match=r"is not a finished run: it has no card\.json"):
         read_card(tmp_path / "seed1")
+
+
+def test_a_card_of_before_there_was_a_temperature_has_1(untrained, tmp_path):
+    values = json.loads((untrained / "card.json").read_text())
+    assert values.pop("temperature") == 1.0
+    (tmp_path / "card.json").write_text(json.dumps(values))
+    assert read_card(tmp_path).temperature == 1.0
+
+
+@pytest.mark.parametrize("temperature", [0, -1.5, float("nan"), float("inf")])
+def test_a_temperature_that_scores_cannot_be_divided_by(untrained, tmp_path, temperature):
+    values = json.loads((untrained / "card.json").read_text())
+    (tmp_path / "card.json").write_text(json.dumps(values | {"temperature": temperature}))
+    with pytest.raises(RunError, match=r"card\.json: temperature: Input should be"):
+        read_card(tmp_path)

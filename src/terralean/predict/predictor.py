@@ -42,7 +42,7 @@ class Predictor:
         """
         scores = self.network(self.seen(image, valid)).float()
         height, width = image.shape[-2:]
-        return enlarge(scores, shrink=self.card.shrink, height=height, width=width).softmax(dim=1).cpu()
+        return self._probabilities(enlarge(scores, shrink=self.card.shrink, height=height, width=width))
 
     @torch.inference_mode()
     def trace(self, image: Tensor, valid: Tensor) -> tuple[Point, ...]:
@@ -60,7 +60,11 @@ class Predictor:
         """
         seen = self.normalise(image.to(self.device, torch.float32), valid.to(self.device))
         seen = resized(seen, side_px=self.card.seen_px or seen.shape[-1])
-        return self.network(seen.to(DTYPES[self.precision])).float().softmax(dim=1).cpu()
+        return self._probabilities(self.network(seen.to(DTYPES[self.precision])).float())
+
+    def _probabilities(self, scores: Tensor) -> Tensor:
+        """scores (B, K, ...) -> probabilities. The card's temperature keeps every class where it was (Guo et al. 2017)."""
+        return (scores / self.card.temperature).softmax(dim=1).cpu()
 
     def seen(self, image: Tensor, valid: Tensor) -> Tensor:
         """As the network takes it."""

@@ -6,9 +6,9 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from terralean.errors import RunError
 from terralean.spec import Bands, Classes, Normalisation
@@ -52,6 +52,7 @@ class Card:
     classes: Classes
     tile_px: int
     overlap_px: int
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0  # scores are divided by it before the softmax
     training: Training
     metrics: dict[str, Any] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
