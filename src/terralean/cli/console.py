@@ -1,0 +1,26 @@
+"""Where a verb's words go: results to stdout, progress and what is logged to stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+out_console = Console(width=None if sys.stdout.isatty() else 180)  # a file has no width; its tables must not be cut
+err_console = Console(stderr=True)
+
+
+def configure_logging(verbose: bool) -> None:
+    """What the package says goes to stderr; with `verbose` all of it."""
+    handler = RichHandler(console=err_console, show_time=False, show_path=False, markup=False)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
+    logging.getLogger("terralean").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def print_json(document: Any) -> None:
+    """One document on stdout."""
+    sys.stdout.write(json.dumps(document, indent=1, default=str) + "\n")
