@@ -13,8 +13,8 @@ from pyproj import CRS
 from terralean.errors import UnreadableScene
 from terralean.inspect.finding import Finding, worst_first
 from terralean.raster.area import row_area_m2
-from terralean.raster.grid import Grid
-from terralean.raster.scene import IDENTITY, Scene, open_scene, read_preview
+from terralean.raster.grid import IDENTITY, Grid
+from terralean.raster.scene import Scene, open_scene, read_preview
 from terralean.spec import Bands
 
 VIEW_PX = 1024  # longer side of the look at the values

@@ -15,8 +15,7 @@ from terralean.mapping.outputs import Answer
 from terralean.mapping.plan import starts
 from terralean.mapping.strips import Readable
 from terralean.predict import Predictor
-from terralean.raster.grid import Grid, Window
-from terralean.raster.scene import IDENTITY
+from terralean.raster.grid import IDENTITY, Grid, Window
 from terralean.spec import IGNORE
 
 

@@ -1,7 +1,7 @@
-"""A raster written strip by strip into a Cloud-Optimized GeoTIFF that appears whole or not at all.
+"""Cloud-Optimized GeoTIFFs, made of rows that lie in a plain file, and whole or not there at all.
 
-GDAL's COG driver copies a finished file, so rows go into a tiled GeoTIFF in a folder `NAME.part` beside the target, which is
-copied, read back whole, compared with what was written, and only then given its name.
+GDAL's COG driver copies a finished raster. Here it copies a VRT that tells it how to read a `RowFile`; the result is read back
+whole and compared with the rows before it gets its name: GDAL does not report every write that a full disk swallows.
 """
 
 from __future__ import annotations
@@ -10,31 +10,36 @@ import errno
 import logging
 import os
 import shutil
+import sys
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from xml.etree import ElementTree as Xml
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import WktVersion
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window as RasterioWindow
 
 from terralean.errors import OutputFailed
-from terralean.raster.grid import Grid, Window
+from terralean.raster.grid import IDENTITY, Grid, Window
+from terralean.raster.rows import RowFile
 from terralean.raster.source import GDAL_ERRORS, cause
-from terralean.raster.style import join_pam
 
 log = logging.getLogger(__name__)
 
 BLOCK = 512
 CACHE_BYTES = 128 * 2**20  # GDAL would keep up to 5 % of the machine's memory in blocks it never reads again
 PREDICTOR = {"i": "2", "u": "2", "f": "3"}
+GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "float32": "Float32"}
+COLOURS = 256  # of a table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +54,24 @@ class Content:
     colours: Mapping[int, tuple[int, int, int, int]] | None = None  # colour table: value to red, green, blue, alpha
     band_tags: Mapping[str, str] | None = None  # of the first band
 
+    def rows(self, path: Path, *, width: int) -> RowFile:
+        """A file of rows for such pixels."""
+        return RowFile(path, width=width, bands=len(self.bands), dtype=self.dtype)
+
+
+def write_cog(path: Path, rows: RowFile, *, grid: Grid, content: Content, tags: Mapping[str, str]) -> None:
+    """Make a COG of rows. It is no file to show before this returns: a kill leaves half of it.
+
+    A `.vrt` stays beside the rows, and where the CRS does not fit into GeoTIFF keys, GDAL writes an `.aux.xml` beside the COG.
+    Raises OSError or one of GDAL_ERRORS where the disk does not take it.
+    """
+    vrt = rows.path.with_name(f"{rows.path.name}.vrt")
+    vrt.write_text(_vrt(rows, grid=grid, content=content, tags=tags), encoding="utf-8")
+    with bounded_cache(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a scene without a place makes a map without one
+        copy_raster(vrt, path, driver="COG", **_cog_options(content))
+        _check(path, rows, grid=grid)
+
 
 class CogWriter:
     """Context manager: `write` full-width strips from top to bottom; the file is there when the block ends without error.
@@ -61,147 +84,80 @@ class CogWriter:
         self.grid = grid
         self._content, self._tags = content, dict(tags)
         self._folder = self.path.with_name(f"{self.path.name}.part")
-        self._strips: Any = None
-        self._rows = 0
-        self._sums = [0] * len(content.bands)
+        self._rows: RowFile | None = None
         self._new = [folder for folder in self.path.absolute().parents if not folder.exists()]  # ours to remove
 
     def __enter__(self) -> CogWriter:
-        with self.whole_or_nothing():
+        with self._whole_or_nothing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(self._folder, ignore_errors=True)  # a killed run's
-            check_space(self.path, needed=space_bytes(self.grid, self._content))
+            space = rows_bytes(self.grid, self._content) + cog_bytes(self.grid, self._content)
+            check_space(self.path, needed=space)
             self._folder.mkdir()
-            self._strips = self._create()
+            self._rows = self._content.rows(self._folder / "rows", width=self.grid.width)
         return self
 
     def write(self, window: Window, values: NDArray[Any]) -> None:
         """Values (C, h, w) of the next rows."""
-        due = Window(row=self._rows, col=0, height=window.height, width=self.grid.width)
+        assert self._rows is not None, "rows are written within the block"
+        due = Window(row=self._rows.height, col=0, height=window.height, width=self.grid.width)
         assert window == due, f"strips come full width from top to bottom: expected {due}, got {window}"
-        expected = (len(self._sums), window.height, window.width)
-        assert values.shape == expected and values.dtype == self._content.dtype, f"{values.dtype} {values.shape}"
-        with self.whole_or_nothing(), bounded_cache():
-            self._strips.write(values, window=RasterioWindow(0, window.row, window.width, window.height))
-        self._sums = _checksums(values, self._sums)
-        self._rows += window.height
-
-    def finish(self, sidecars: Mapping[Path, str]) -> None:
-        """Give the file its name, together with texts that belong beside it; the file itself comes last."""
-        with self.whole_or_nothing():
-            if self._rows != self.grid.height:
-                raise OutputFailed(f"{self.path}: {self._rows} of {self.grid.height} rows were written; write them all")
-            self._strips.close()
-            whole = self._folder / self.path.name
-            with bounded_cache():
-                copy_raster(self._folder / "strips", whole, driver="COG", **self._cog_options())
-                self._check(whole)
-            (self._folder / "strips").unlink()
-            beside = [(self._write_text(path, text), path) for path, text in sidecars.items()]
-            self._name([*beside, *self._left_by_gdal(sidecars), (whole, self.path)])
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def abort(self) -> None:
-        """Leave nothing behind."""
-        if self._strips is not None:
-            with suppress(OSError, *GDAL_ERRORS):  # closing flushes again what could not be written
-                self._strips.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        with suppress(OSError):  # not there, or meanwhile not empty
-            for folder in self._new:
-                folder.rmdir()
+        with self._whole_or_nothing():
+            self._rows.append(values)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.abort() if kind else self.finish({})
+        self._abort() if kind else self._finish()
+
+    def _finish(self) -> None:
+        assert self._rows is not None, "a block that was entered"
+        with self._whole_or_nothing():
+            if self._rows.height != self.grid.height:
+                raise OutputFailed(f"{self.path}: {self._rows.height} of {self.grid.height} rows were written; write them all")
+            whole = self._folder / self.path.name
+            write_cog(whole, self._rows, grid=self.grid, content=self._content, tags=self._tags)
+            beside = self._folder.glob(f"{self.path.name}.aux.xml")  # GDAL's
+            name_files([(part, self.path.with_name(part.name)) for part in (*beside, whole)])
+        self._rows.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _abort(self) -> None:
+        """Leave nothing behind."""
+        if self._rows is not None:
+            self._rows.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        remove_empty(self._new)
 
     @contextmanager
-    def whole_or_nothing(self) -> Iterator[None]:
+    def _whole_or_nothing(self) -> Iterator[None]:
         """Clean up after any error, Ctrl-C included; what the disk or GDAL says becomes OutputFailed."""
         try:
             yield
         except BaseException as error:
-            self.abort()
+            self._abort()
             if isinstance(error, (OSError, *GDAL_ERRORS)):
                 raise failed(self.path, error) from error
             raise
 
-    def _create(self) -> Any:
-        content = self._content
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a scene without a place makes a map without one
-            strips = rasterio.open(
-                self._folder / "strips",
-                "w",
-                driver="GTiff",
-                width=self.grid.width,
-                height=self.grid.height,
-                count=len(content.bands),
-                dtype=content.dtype,
-                nodata=content.nodata,
-                crs=self.grid.crs,
-                transform=rasterio.Affine(*self.grid.transform),
-                tiled=True,
-                blockxsize=BLOCK,
-                blockysize=BLOCK,
-                interleave="band",
-                compress="ZSTD",
-                zstd_level=1,  # read once and thrown away
-                bigtiff="IF_SAFER",
-                photometric="MINISBLACK",
-            )
-            strips.update_tags(**self._tags)
-            strips.descriptions = content.bands
-            if content.colours:
-                strips.write_colormap(1, dict(content.colours))
-            if content.band_tags:
-                strips.update_tags(1, **content.band_tags)
-        return strips
 
-    def _cog_options(self) -> dict[str, str]:
-        classes = self._content.colours is not None
-        return {
-            "COMPRESS": "ZSTD",
-            "PREDICTOR": "NO" if classes else PREDICTOR[np.dtype(self._content.dtype).kind],
-            "BLOCKSIZE": str(BLOCK),
-            "OVERVIEW_RESAMPLING": self._content.overviews,
-            "BIGTIFF": "IF_SAFER",
-        }
+def name_files(parts: list[tuple[Path, Path]]) -> None:
+    """Move files to their final names; if one fails, none keeps it."""
+    done: list[Path] = []
+    try:
+        for part, final in parts:
+            sync(part)
+            os.replace(part, final)
+            done.append(final)
+    except BaseException:
+        for final in done:
+            final.unlink(missing_ok=True)
+        raise
 
-    def _check(self, whole: Path) -> None:
-        """Read the finished file back: GDAL does not report every write that a full disk swallows."""
-        sums = [0] * len(self._sums)
-        with rasterio.open(whole) as dataset:
-            same_size = (dataset.width, dataset.height) == (self.grid.width, self.grid.height)
-            for row in range(0, self.grid.height if same_size else 0, BLOCK):
-                height = min(BLOCK, self.grid.height - row)
-                sums = _checksums(dataset.read(window=RasterioWindow(0, row, self.grid.width, height)), sums)
-        if not same_size or sums != self._sums:
-            raise OSError(errno.EIO, "the finished file does not hold what was written")
 
-    def _left_by_gdal(self, sidecars: Mapping[Path, str]) -> list[tuple[Path, Path]]:
-        aux = self.path.with_name(f"{self.path.name}.aux.xml")
-        written = self._folder / aux.name
-        return [(written, aux)] if aux not in sidecars and written.exists() else []
-
-    def _write_text(self, path: Path, text: str) -> Path:
-        part = self._folder / path.name
-        if part.exists():
-            text = join_pam(text, part.read_text(encoding="utf-8"))
-        part.write_text(text, encoding="utf-8")
-        return part
-
-    def _name(self, parts: list[tuple[Path, Path]]) -> None:
-        """Move files to their final names; if one fails, none keeps it."""
-        done: list[Path] = []
-        try:
-            for part, final in parts:
-                _sync(part)
-                os.replace(part, final)
-                done.append(final)
-        except BaseException:
-            for final in done:
-                final.unlink(missing_ok=True)
-            raise
+def remove_empty(folders: list[Path]) -> None:
+    """Remove folders, innermost first, up to one that is not empty."""
+    with suppress(OSError):  # not there, or meanwhile not empty
+        for folder in folders:
+            folder.rmdir()
 
 
 def bounded_cache() -> rasterio.Env:
@@ -209,10 +165,15 @@ def bounded_cache() -> rasterio.Env:
     return rasterio.Env() if "GDAL_CACHEMAX" in os.environ else rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
 
 
-def space_bytes(grid: Grid, content: Content) -> int:
-    """The most a file may take while it is written: strips, the COG with its overviews, and a copy of these."""
-    plain = grid.width * grid.height * len(content.bands) * content.bits / 8
-    return round(plain * (1 + 4 / 3 + 1 / 3) * 1.05) + 2**16
+def rows_bytes(grid: Grid, content: Content) -> int:
+    """What the rows of a file take."""
+    return grid.window.pixels * len(content.bands) * np.dtype(content.dtype).itemsize
+
+
+def cog_bytes(grid: Grid, content: Content) -> int:
+    """The most a COG may take while it is made of rows: itself with its overviews, and a copy of these."""
+    plain = grid.window.pixels * len(content.bands) * content.bits / 8
+    return round(plain * (4 / 3 + 1 / 3) * 1.05) + 2**16
 
 
 def check_space(path: Path, *, needed: int) -> None:
@@ -225,8 +186,8 @@ def check_space(path: Path, *, needed: int) -> None:
         )
 
 
-def failed(path: Path, error: BaseException) -> OutputFailed:
-    """OutputFailed in words: the path, the cause, the fix."""
+def failed(path: Path, error: BaseException, *, left: str = "nothing is left of it") -> OutputFailed:
+    """OutputFailed in words: the path, the cause, what is left, the fix."""
     number = error.errno if isinstance(error, OSError) else None
     if number in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}:
         fix = "choose a folder that you may write to"
@@ -236,14 +197,76 @@ def failed(path: Path, error: BaseException) -> OutputFailed:
         parent = next((folder for folder in path.absolute().parents if folder.is_dir()), Path("/"))
         free = shutil.disk_usage(parent).free
         fix = f"{free:,} bytes are free there; free some space, check your quota, or choose another folder"
-    return OutputFailed(f"{path} could not be written: {cause(error)}; nothing is left of it; {fix}")
+    return OutputFailed(f"{path} could not be written: {cause(error)}; {left}; {fix}")
 
 
-def _checksums(values: NDArray[Any], sums: list[int]) -> list[int]:
-    return [zlib.crc32(np.ascontiguousarray(band).data, total) for band, total in zip(values, sums, strict=True)]
-
-
-def _sync(path: Path) -> None:
-    """A network disk or a quota may refuse what it first took; only this asks."""
+def sync(path: Path) -> None:
+    """Return when the disk has the file. A network disk or a quota may refuse what it first took; only this asks."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def _cog_options(content: Content) -> dict[str, str]:
+    classes = content.colours is not None
+    return {
+        "COMPRESS": "ZSTD",
+        "PREDICTOR": "NO" if classes else PREDICTOR[np.dtype(content.dtype).kind],
+        "BLOCKSIZE": str(BLOCK),
+        "OVERVIEW_RESAMPLING": content.overviews,
+        "BIGTIFF": "IF_SAFER",
+    }
+
+
+def _check(path: Path, rows: RowFile, *, grid: Grid) -> None:
+    """Raise OSError unless the file holds the rows, byte for byte."""
+    with rasterio.open(path) as dataset:
+        same = (dataset.width, dataset.height) == (grid.width, grid.height)
+        for row in range(0, grid.height if same else 0, BLOCK):
+            height = min(BLOCK, grid.height - row)
+            found = dataset.read(window=RasterioWindow(0, row, grid.width, height))
+            same = same and found.tobytes() == rows.read(row, height).tobytes()
+    if not same:
+        raise OSError(errno.EIO, "the finished file does not hold what was written")
+
+
+def _vrt(rows: RowFile, *, grid: Grid, content: Content, tags: Mapping[str, str]) -> str:
+    """A VRT, to lie beside the rows, that describes them: GDAL reads raw bands only of files beside or below their VRT."""
+    root = Xml.Element("VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height))
+    if grid.crs is not None:
+        Xml.SubElement(root, "SRS").text = CRS.from_user_input(grid.crs).to_wkt(version=WktVersion.WKT2_2019)
+    a, b, c, d, e, f = grid.transform
+    if grid.transform != IDENTITY:
+        Xml.SubElement(root, "GeoTransform").text = ", ".join(map(repr, (c, a, b, f, d, e)))
+    _tagged(root, tags)
+    for index, name in enumerate(content.bands):
+        _describe_band(root, index, name, rows=rows, content=content)
+    return Xml.tostring(root, encoding="unicode")
+
+
+def _describe_band(root: Xml.Element, index: int, name: str, *, rows: RowFile, content: Content) -> None:
+    size = rows.dtype.itemsize
+    kind = {"dataType": GDAL_TYPES[content.dtype], "band": str(index + 1), "subClass": "VRTRawRasterBand"}
+    band = Xml.SubElement(root, "VRTRasterBand", kind)
+    _tagged(band, content.band_tags if index == 0 and content.band_tags else {})
+    texts = {"Description": name, "NoDataValue": None if content.nodata is None else repr(content.nodata)}
+    texts |= {"ColorInterp": "Palette" if content.colours else "Gray" if index == 0 else "Undefined"}
+    for tag, text in texts.items():
+        if text is not None:
+            Xml.SubElement(band, tag).text = text
+    if content.colours:
+        table = Xml.SubElement(band, "ColorTable")
+        for value in range(COLOURS):
+            channels = zip(("c1", "c2", "c3", "c4"), content.colours.get(value, (0, 0, 0, 255)), strict=True)
+            Xml.SubElement(table, "Entry", {key: str(channel) for key, channel in channels})
+    Xml.SubElement(band, "SourceFilename", relativeToVRT="1").text = rows.path.name
+    offsets = {"ImageOffset": index * rows.width * size, "PixelOffset": size, "LineOffset": rows.row_bytes}
+    for tag, offset in offsets.items():
+        Xml.SubElement(band, tag).text = str(offset)
+    Xml.SubElement(band, "ByteOrder").text = "LSB" if sys.byteorder == "little" else "MSB"
+
+
+def _tagged(element: Xml.Element, tags: Mapping[str, str]) -> None:
+    if tags:
+        metadata = Xml.SubElement(element, "Metadata")
+        for key, text in tags.items():
+            Xml.SubElement(metadata, "MDI", key=key).text = text

@@ -9,6 +9,8 @@ from pyproj import CRS, Geod
 
 from terralean.errors import GridMismatch
 
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # what GDAL gives for "no transform"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
@@ -44,7 +46,7 @@ class Grid:
     width: int
     height: int
     crs: str | None  # "EPSG:32633" where it has a code, else WKT; None where unknown
-    transform: tuple[float, float, float, float, float, float] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    transform: tuple[float, float, float, float, float, float] = IDENTITY
 
     @property
     def window(self) -> Window:

@@ -28,13 +28,14 @@ from rasterio.errors import CRSError
 from rasterio.windows import Window as RasterioWindow
 
 from terralean.errors import BandMismatch, SizeError, UnreadableScene
-from terralean.raster.grid import Grid, Window
+from terralean.raster.cube import span
+from terralean.raster.cube_source import CubeSource, is_cube
+from terralean.raster.grid import IDENTITY, Grid, Window
 from terralean.raster.source import Source, check_there
 from terralean.spec import Bands
 
 log = logging.getLogger(__name__)
 
-IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # what GDAL gives for "no transform"
 COLOURS = {"red", "green", "blue", "nir", "rededge", "coastal", "pan", "swir", "mwir", "lwir", "tir", "yellow"}
 _told: set[tuple[str, str]] = set()  # folder and reason: a folder of thousand PNG files is worth one line
 
@@ -103,6 +104,8 @@ def open_scene(path: str | Path, *, bands: Sequence[int] | None = None) -> Scene
 def describe(path: str | Path, *, bands: Sequence[int] | None = None, expected: str) -> Scene:
     """`open_scene` without the warning, for label rasters; the file stays open."""
     check_there(str(path), expected=expected)
+    if is_cube(str(path)):
+        return scene_of(CubeSource(str(path)), bands=bands)
     source = Source(str(path))
     with source.dataset() as dataset:
         positions = _choose(dataset, str(path), bands)
@@ -121,6 +124,27 @@ def describe(path: str | Path, *, bands: Sequence[int] | None = None, expected: 
             limit=grid.window,
             source=source,
         )
+
+
+def scene_of(source: CubeSource, *, bands: Sequence[int] | None = None) -> Scene:
+    """The scene of a cube: of its good bands, unless others are asked for."""
+    cube = source.cube
+    positions = cube.choose(bands)
+    if bands is None and len(positions) < len(cube.bands):
+        log.info("%s: bands %s of %d are marked bad and left out", source.path, span(cube.bad), len(cube.bands))
+    apart = cube.partial or cube.scaling is not None  # then nodata shows in the mask, or as NaN
+    return Scene(
+        path=source.path,
+        grid=cube.grid,
+        bands=cube.bands.choose([i - 1 for i in positions]),
+        nodata_values=(None if apart else cube.nodata,) * len(positions),
+        positions=positions,
+        alpha=None,
+        masks=(1,) if cube.partial and cube.scaling is None else (),
+        part=cube.grid.window,
+        limit=cube.grid.window,
+        source=source,
+    )
 
 
 def read_preview(scene: Scene, max_px: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
