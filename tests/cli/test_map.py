@@ -1,0 +1,88 @@
+"""`terralean map`: status, standard output and error, and the files."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pyogrio
+import rasterio
+
+
+def test_map_writes_the_file_and_one_json_document(terralean, untrained, scene, tmp_path):
+    status, out, _ = terralean("map", untrained, scene, "--out", tmp_path / "maps", "--device", "cpu", "--json")
+    assert status == 0
+    document = json.loads(out)
+    assert document["failed"] == {}
+    with rasterio.open(document["maps"][0]["path"]) as dataset:
+        assert dataset.shape == (70, 90)
+        assert dataset.crs.to_epsg() == 32633
+
+
+def test_map_tells_shares_on_stdout_and_nothing_else(terralean, untrained, scene, tmp_path):
+    status, out, _ = terralean("map", untrained, scene, "--out", tmp_path / "maps", "--device", "cpu")
+    assert status == 0
+    assert "scene_map.tif" in out
+    assert "field" in out
+    assert "forest" in out
+
+
+def test_a_scene_classifier_maps_cells_with_all_that_is_asked_for(terralean, recogniser, scene, tmp_path):
+    arguments = ("map", recogniser, scene, "--out", tmp_path / "maps", "--device", "cpu", "--overlap", "16", "--confidence")
+    status, out, _ = terralean(*arguments, "--polygons", "gpkg", "--table", "--json")
+    assert status == 0
+    (result,) = json.loads(out)["maps"]
+    names = {name: tmp_path / "maps" / f"scene_{name}" for name in ("map.tif", "confidence.tif", "polygons.gpkg", "cells.csv")}
+    assert [result[key] for key in ("path", "confidence", "polygons", "table")] == [str(path) for path in names.values()]
+    assert (result["width_px"], result["height_px"], result["cell_px"]) == (5, 4, 16)
+    with rasterio.open(names["map.tif"]) as dataset:
+        assert dataset.crs.to_epsg() == 32633
+        assert tuple(dataset.transform)[:6] == (8.0, 0.0, 3e5 + 4, 0.0, -8.0, 5.2e6 - 4)
+        labels = dataset.read(1)
+    with names["cells.csv"].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [("field", "forest", "water <&>").index(row["class"]) for row in rows] == labels.ravel().tolist()
+    assert pyogrio.read_info(names["polygons.gpkg"])["crs"] == "EPSG:32633"
+    status, out, _ = terralean(*arguments, "--polygons", "fgb", "--overwrite")
+    assert status == 0
+    assert [line.strip().rsplit("_", 1)[-1] for line in out.splitlines()[2:]] == ["confidence.tif", "polygons.fgb"]
+
+
+def test_some_failed_scenes_are_status_1_and_named(terralean, untrained, scene, tmp_path):
+    (tmp_path / "text.tif").write_text("no image")
+    status, out, err = terralean("map", untrained, scene, tmp_path / "text.tif", "--out", tmp_path / "maps", "--device", "cpu")
+    assert status == 1
+    assert "scene_map.tif" in out
+    assert "1 of 2 scenes failed" in err
+    assert "text.tif" in err
+
+
+def test_full_disk_leaves_no_map(untrained, scene, tmp_path):
+    code = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))\n"
+        f"sys.argv = ['terralean', 'map', {str(untrained)!r}, {str(scene)!r}, '--out', {str(tmp_path / 'maps')!r}]\n"
+        "from terralean.cli import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "scene_map.tif" in done.stderr
+    assert not (tmp_path / "maps").exists()
+
+
+def test_ctrl_c_is_status_130_with_a_word_and_leaves_nothing(untrained, scene, tmp_path):
+    code = (
+        "import os, signal, sys\n"
+        "import terralean.mapping.strips as strips\n"
+        "def stop(*_, **__): os.kill(os.getpid(), signal.SIGINT)\n"
+        "strips.Plan.weight = stop\n"
+        f"sys.argv = ['terralean', 'map', {str(untrained)!r}, {str(scene)!r}, '--out', {str(tmp_path / 'maps')!r}]\n"
+        "from terralean.cli import main\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert "stopped; nothing half-written is left" in done.stderr
+    assert not (tmp_path / "maps").exists()
