@@ -8,6 +8,7 @@ import yaml
 from terralean import recipes
 from terralean.errors import ConfigError, TerraleanError, UnknownName
 from terralean.tokens import REDUCERS
+from terralean.tokens.dtop import DToPConfig
 from terralean.tokens.matp import GateConfig, MATPConfig
 from terralean.tokens.tome import ToMeConfig
 from terralean.train.config import to_yaml
@@ -47,6 +48,23 @@ def test_what_is_no_method_is_refused(changes, error, message):
     with pytest.raises(error) as found:
         recipes.read("vit_tiny_segvit", changes=changes)
     assert message in str(found.value)
+
+
+def test_another_method_takes_the_whole_section():
+    changes = ["reduce.method=tome", "reduce.r=8"]
+    with pytest.raises(ConfigError) as found:
+        recipes.read("loveda_vit_base_matp", changes=changes)
+    assert str(found.value) == (
+        "loveda_vit_base_matp: reduce.after: of its method matp, not of tome; say --set 'reduce={method: tome}', "
+        "which replaces the whole section, in place of --set reduce.method=tome"
+    )
+    changes[0] = "reduce={method: tome}"
+    assert recipes.read("loveda_vit_base_matp", changes=changes).reduce == ToMeConfig(r=8)
+
+
+def test_keys_that_both_methods_have_stay():
+    experiment = recipes.read("loveda_vit_base_matp", changes=["reduce.method=dtop"])
+    assert experiment.reduce == DToPConfig(after=(3, 6, 8))
 
 
 def test_a_forest_has_no_tokens():

@@ -32,9 +32,11 @@ def read(recipe: str, *, changes: Sequence[str] = ()) -> AnyExperiment:
     """The experiment of a recipe's name or file, with `section.key=value` changes, each value written as in YAML."""
     if isinstance(changes, str):
         raise ConfigError(f"changes are a list of key=value, got the text {changes!r}; write [{changes!r}]")
-    values = _load(recipe)
+    written = _load(recipe)
+    values = dict(written)
     for change in changes:
         _apply(values, change)
+    _check_method(values.get("reduce"), written.get("reduce"), source=recipe)
     return parse(values, source=recipe)
 
 
@@ -110,6 +112,21 @@ def _reduction(values: Mapping[str, Any], *, source: str) -> Reduction:
     config: type[Reduction] = REDUCERS[method]
     _check_keys(values, config, source=source, path="reduce.")
     return _validate(config, values, source=source, path="reduce.")
+
+
+def _check_method(changed: Any, written: Any, *, source: str) -> None:
+    """Raise ConfigError where changes name another method of token reduction and leave keys of the one that was written."""
+    if not isinstance(changed, Mapping) or not isinstance(written, Mapping):
+        return
+    method, before = changed.get("method"), written.get("method")
+    if before in (None, method) or method not in REDUCERS:
+        return
+    known = {field.name for field in fields(REDUCERS[method])}
+    if left := [f"reduce.{key}" for key in changed if key in written and key not in known]:
+        raise ConfigError(
+            f"{source}: {', '.join(left)}: of its method {before}, not of {method}; say --set 'reduce={{method: {method}}}', "
+            f"which replaces the whole section, in place of --set reduce.method={method}"
+        )
 
 
 def _load(recipe: str, *, within: tuple[str, ...] = ()) -> dict[str, Any]:
