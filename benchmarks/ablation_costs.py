@@ -11,7 +11,6 @@ it computes; by layers and products they are split otherwise, since products tak
 from __future__ import annotations
 
 import argparse
-import csv
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from terralean.benchmark.files import write_table
 from terralean.cost.macs import Macs, count_macs, count_macs_at, parameters
 from terralean.cost.timing import TimingConfig, spread, time_interleaved
 from terralean.models import create
@@ -118,10 +118,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     table = [row for size in args.model for row in rows(size, batch=args.batch, rounds=args.rounds)]
-    with args.csv.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(table[0]))
-        writer.writeheader()
-        writer.writerows(table)
+    write_table(table, args.csv, columns=table[0])
     for row in table:
         sys.stdout.write(f"{row['model']:<16}{row['setting']:<30}{row['mode']:<8}{row['processor_ms']:>10} ms\n")
 

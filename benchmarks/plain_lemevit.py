@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
 import math
 import platform
 import random
@@ -30,6 +29,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from terralean.benchmark.files import write_table
 from terralean.cost.macs import count_macs_at
 from terralean.cost.timing import TimingConfig, spread, time_interleaved
 from terralean.models import lemevit
@@ -288,10 +288,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = [row for model in args.model for row in measure(args, model)]
-    with args.csv.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(rows, args.csv, columns=rows[0])
     shown = ("model", "precision", "implementation", "processor_ms", "times_as_fast_as_plain", "gflops", "gflops_of_products")
     for row in [dict(zip(shown, shown, strict=True)), *rows]:
         sys.stdout.write("".join(f"{row[key]:<24}" for key in shown) + "\n")

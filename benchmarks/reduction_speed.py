@@ -10,14 +10,14 @@ that there are, and with a fixed number of tokens; random pruning has the counts
 from __future__ import annotations
 
 import argparse
-import csv
 import tempfile
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
-from terralean.benchmark.on_images import ImagesConfig, ImagesRow, count, read_images, run
+from terralean.benchmark.files import write_table
+from terralean.benchmark.on_images import ImagesConfig, count, read_images, run
 from terralean.models import create
 from terralean.predict import load
 from terralean.spec import Bands, Classes, Normalisation
@@ -94,10 +94,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(given, Path(folder))
     path = RESULTS / f"reduction_speed_{given.device.partition(':')[0]}.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(ImagesRow)])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(rows, path, columns=rows[0])
     for row in rows:
         told = ("run", "method", "precision", "batch", "operations_g", "tokens_left", "images_per_s", "speed")
         print(*(row[name] for name in told))  # noqa: T201 - a script's result

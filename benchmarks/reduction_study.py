@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from terralean import recipes
+from terralean.benchmark.files import write_table
 from terralean.benchmark.on_images import Images, ImagesConfig, count, read_images
 from terralean.benchmark.on_images import run as measure
 from terralean.evaluate.run import run_evaluation
@@ -131,7 +132,7 @@ def score(name: str, runs: Path, seeds: tuple[int, ...]) -> None:
         values = {f"{key}{end}": round(found[key][part], 4) for key in ("mIoU", "OA", "mF1") for part, end in PARTS.items()}
         rows.append({"network": name, "method": folder.parent.name, "seed": int(folder.name[4:]), **values})
         print(rows[-1])  # noqa: T201 - a script's result
-    _write(RESULTS / f"reduction_{name}.csv", rows)
+    write_table(rows, RESULTS / f"reduction_{name}.csv", columns=rows[0])
 
 
 PARTS = {"value": "", "low": "_low", "high": "_high"}
@@ -142,8 +143,9 @@ def speed(name: str, data: Path, runs: Path) -> None:
     folders = tuple(sorted(path.parent / "seed0" for path in runs.glob("*/seed0")))
     config = ImagesConfig(runs=folders, scenes=tuple(_images(data, "test")), images=16, batches=(1, 8), device="cpu")
     rows = [asdict(row) for row in measure(config).rows]
-    own = [row for row in rows if row["method"] != "none" or Path(row["run"]).parent.name == "dense_on"]
-    _write(RESULTS / f"reduction_{name}_speed.csv", [{**row, "run": Path(row["run"]).parent.name} for row in own])
+    named = [{**row, "run": Path(row["run"]).parent.name} for row in rows]
+    own = [row for row in named if row["method"] != "none" or row["run"] == "dense_on"]
+    write_table(own, RESULTS / f"reduction_{name}_speed.csv", columns=own[0])
 
 
 def _methods(network: Network, dense: Path, data: Path, runs: Path) -> Iterator[tuple[str, Reduction | None]]:
@@ -190,13 +192,6 @@ def _experiment(network: Network, *, steps: int, changes: list[str] | None = Non
 def _images(data: Path, split: str) -> list[str]:
     with (data / "index.csv").open(newline="") as file:
         return [str(data / row["path"]) for row in csv.DictReader(file) if row["split"] == split]
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def main() -> None:

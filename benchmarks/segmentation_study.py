@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 
 from terralean import recipes
+from terralean.benchmark.files import write_table
 from terralean.evaluate.run import run_evaluation
 from terralean.train.run import run
 
@@ -96,7 +97,7 @@ def measure_speed(name: str, data: Path, methods: tuple[str, ...]) -> None:
             }
         )
         print(rows[-1])  # noqa: T201 - a script's result
-    _write(path, rows)
+    write_table(rows, path, columns=rows[0])
 
 
 def train(name: str, data: Path, runs: Path, methods: tuple[str, ...], seeds: tuple[int, ...]) -> None:
@@ -121,7 +122,7 @@ def score(name: str, runs: Path, methods: tuple[str, ...], seeds: tuple[int, ...
                 run_evaluation(folder, read=recipes.read_run, precision="fp32" if method == FOREST else "bf16")
             rows.append(_row(method, seed, folder))
             print(rows[-1])  # noqa: T201 - a script's result
-    _write(RESULTS / f"segmentation_{name}.csv", rows)
+    write_table(rows, RESULTS / f"segmentation_{name}.csv", columns=rows[0])
 
 
 def _step_seconds(name: str, data: Path, method: str) -> list[float]:
@@ -166,13 +167,6 @@ def _read(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def _write(path: Path, rows: list[dict[str, object]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def main() -> None:

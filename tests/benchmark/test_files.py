@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from terralean.benchmark.files import write_csv, write_text
+from terralean.benchmark.files import write_csv, write_table, write_text
 from terralean.errors import OutputFailed
 
 
@@ -24,6 +24,15 @@ def test_file_holds_every_field_of_every_row(tmp_path):
 def test_no_rows_leave_a_header(tmp_path):
     write_csv([], tmp_path / "empty.csv", kind=Line)
     assert (tmp_path / "empty.csv").read_text() == "name,value\n"
+
+
+def test_table_has_the_columns_in_their_order_and_refuses_a_further_one(tmp_path):
+    rows = [{"b": 2, "a": 1}, {"a": None, "b": 3}]
+    write_table(rows, tmp_path / "table.csv", columns=("a", "b"))
+    assert (tmp_path / "table.csv").read_bytes() == b"a,b\n1,2\n,3\n"
+    with pytest.raises(ValueError, match="'c'"):
+        write_table([{"a": 1, "c": 2}], tmp_path / "table.csv", columns=("a", "b"))
+    assert (tmp_path / "table.csv").read_bytes() == b"a,b\n1,2\n,3\n"
 
 
 def test_file_that_cannot_be_written_is_named_and_nothing_stays(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,15 @@ from terralean.errors import OutputFailed
 
 def write_csv(rows: Sequence[Any], path: Path, *, kind: type) -> None:
     """One line a row, all fields of the dataclass `kind`; what is None is empty. Raises OutputFailed."""
+    write_table([asdict(row) for row in rows], path, columns=[field.name for field in fields(kind)])
+
+
+def write_table(rows: Iterable[Mapping[str, Any]], path: Path, *, columns: Iterable[str]) -> None:
+    """One line a row, in which `columns` are all there is; what is None or missing is empty. Raises OutputFailed."""
     lines = io.StringIO()
-    writer = csv.DictWriter(lines, [field.name for field in fields(kind)], lineterminator="\n")
+    writer = csv.DictWriter(lines, list(columns), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    writer.writerows(rows)
     write_text(path, lines.getvalue())
 
 
