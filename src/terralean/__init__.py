@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(run: str | Path, *, device: str | None = None, precision: Precision = "fp32") -> Model:
-    """The model of a training run, to `predict` arrays and `map` scenes. `device` None: CUDA where there is one, else the CPU.
+def load(run: str | Path, *, device: str | None = None, precision: Precision | None = None) -> Model:
+    """The model of a training run or of a folder that was exported, to `predict` arrays and `map` scenes.
+
+    `device` None: CUDA where there is one, else the CPU. `precision` None: fp32, or what was exported.
 
     Raises RunError where the folder holds no finished run, ConfigError where the device is not there.
     """

@@ -65,5 +65,13 @@ class OutputFailed(TerraleanError):
     """A result that could not be written: a full disk, a read-only folder. Nothing keeps a final name."""
 
 
+class MissingExtra(TerraleanError):
+    """A package that only some need and that is not installed; the message names the extra that brings it."""
+
+
+class ExportDiffers(TerraleanError):
+    """An exported graph whose answers are not those of the network; it was not kept."""
+
+
 class SomeScenesFailed(TerraleanError):
     """Of many scenes some failed; the others are done. Exit status 1."""

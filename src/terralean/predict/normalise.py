@@ -54,6 +54,8 @@ def shrunk_mask(mask: Tensor, *, shrink: int) -> Tensor:
 
 def _means(seen: Tensor, valid: Tensor, *, side: int) -> Tensor:
     """Means over the valid pixels of squares, 0 where there are none; squares at the far edges may be cut."""
-    sums = F.avg_pool2d(seen, side, ceil_mode=True, count_include_pad=False)
-    shares = F.avg_pool2d(valid[:, None].to(seen.dtype), side, ceil_mode=True, count_include_pad=False)
+    # Filled up to whole squares: runtimes do not agree on what pooling does with a part of one.
+    beyond = (0, -seen.shape[3] % side, 0, -seen.shape[2] % side)
+    sums = F.avg_pool2d(F.pad(seen, beyond), side)
+    shares = F.avg_pool2d(F.pad(valid[:, None].to(seen.dtype), beyond), side)
     return sums / shares.clamp(min=1 / side**2)

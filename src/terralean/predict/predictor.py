@@ -1,38 +1,39 @@
-"""A model with its card, ready to be asked."""
+"""A model with its card, ready to be asked: a network as PyTorch runs it, or an exported graph in its runtime."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from terralean.errors import ConfigError
 from terralean.layers.hooks import Point
-from terralean.predict.normalise import Normalise, enlarge, resized
+from terralean.predict.artefact import Artefact, GraphPrecision, is_artefact, read_artefact
+from terralean.predict.eager import Eager
+from terralean.predict.exported import Exported, open_graph
+from terralean.predict.normalise import Normalise
 from terralean.tokens import OrOwn
 from terralean.weights.card import Card
 from terralean.weights.checkpoint import load_checkpoint
 
-Precision = Literal["fp32", "bf16"]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+Precision = Literal["fp32", "bf16"]  # that a network can be asked to work in; a graph has its own
 
 
 class Predictor:
-    """Raw band values in, probabilities out. Normalisation and bands come from the card; there are no flags for them."""
+    """Raw band values in, probabilities out. Normalisation and bands come from the card; there are no flags for them.
 
-    def __init__(self, model: nn.Module, card: Card, *, device: torch.device, precision: Precision) -> None:
-        if precision not in DTYPES:
-            raise ConfigError(f"precision must be one of {', '.join(DTYPES)}, got {precision!r}")
+    Called by several threads at once. What looks into the network raises ConfigError for an exported graph.
+    """
+
+    def __init__(
+        self, model: nn.Module | Exported, card: Card, *, device: torch.device, precision: Precision | GraphPrecision
+    ) -> None:
         self.card = card
         self.device = device
         self.precision = precision
-        self.model = model.eval().to(device, DTYPES[precision])
-        fold: Callable[[], nn.Module] | None = getattr(self.model, "fold", None)
-        self.network = self.model if fold is None else fold()  # what predicts
-        self.normalise = Normalise(card.normalisation, shrink=card.shrink).to(device)
+        self.runtime = model if isinstance(model, Exported) else Eager(model, card, device=device, precision=precision)
 
     @torch.inference_mode()
     def __call__(self, image: Tensor, valid: Tensor) -> Tensor:
@@ -40,17 +41,9 @@ class Predictor:
 
         They are float32 on the CPU. Where a pixel is not valid the answer means nothing.
         """
-        scores = self.network(self.seen(image, valid)).float()
-        height, width = image.shape[-2:]
-        return self._probabilities(enlarge(scores, shrink=self.card.shrink, height=height, width=width))
-
-    @torch.inference_mode()
-    def trace(self, image: Tensor, valid: Tensor) -> tuple[Point, ...]:
-        """What the method of token reduction does with image (B, C, H, W), valid (B, H, W), the same as in predicting them."""
-        if self.card.reduce is None:
-            return ()
-        trace = cast("Callable[[Tensor], tuple[Point, ...]]", self.network.trace)
-        return trace(self.seen(image, valid))
+        if isinstance(self.runtime, Exported):
+            return self.runtime(image, valid)
+        return self._probabilities(self.runtime.scores(image, valid))
 
     @torch.inference_mode()
     def recognise(self, image: Tensor, valid: Tensor) -> Tensor:
@@ -58,27 +51,87 @@ class Predictor:
 
         Images are resized to what the network was trained to see. They are float32 on the CPU.
         """
-        seen = self.normalise(image.to(self.device, torch.float32), valid.to(self.device))
-        seen = resized(seen, side_px=self.card.seen_px or seen.shape[-1])
-        return self._probabilities(self.network(seen.to(DTYPES[self.precision])).float())
+        if isinstance(self.runtime, Exported):
+            return self.runtime(image, valid)
+        return self._probabilities(self.runtime.view_scores(image, valid))
+
+    @torch.inference_mode()
+    def trace(self, image: Tensor, valid: Tensor) -> tuple[Point, ...]:
+        """What the method of token reduction does with image (B, C, H, W), valid (B, H, W), the same as in predicting them."""
+        return () if self.card.reduce is None else self.eager.trace(image, valid)
+
+    @torch.inference_mode()
+    def scores(self, image: Tensor, valid: Tensor) -> Tensor:
+        """What becomes the probabilities of pixels: (B, K, H, W), float32 on the device, before the temperature."""
+        return self.eager.scores(image, valid)
+
+    @torch.inference_mode()
+    def view_scores(self, image: Tensor, valid: Tensor) -> Tensor:
+        """What becomes the probabilities of whole images: (B, K), float32 on the device, before the temperature."""
+        return self.eager.view_scores(image, valid)
+
+    def seen(self, image: Tensor, valid: Tensor) -> Tensor:
+        """As the network takes it."""
+        return self.eager.seen(image, valid)
+
+    @property
+    def model(self) -> nn.Module:
+        """The network as it was trained."""
+        return self.eager.model
+
+    @property
+    def network(self) -> nn.Module:
+        """What predicts: the network, folded where it knows how."""
+        return self.eager.network
+
+    @property
+    def normalise(self) -> Normalise:
+        """Raw values to what the network sees."""
+        return self.eager.normalise
+
+    @property
+    def eager(self) -> Eager:
+        """The network at work; ConfigError where there is none."""
+        if isinstance(self.runtime, Exported):
+            raise ConfigError(
+                f"{self.runtime.artefact.folder} is an exported graph, which predicts and shows nothing else; name the run "
+                "that it was made of"
+            )
+        return self.runtime
 
     def _probabilities(self, scores: Tensor) -> Tensor:
         """scores (B, K, ...) -> probabilities. The card's temperature keeps every class where it was (Guo et al. 2017)."""
         return (scores / self.card.temperature).softmax(dim=1).cpu()
 
-    def seen(self, image: Tensor, valid: Tensor) -> Tensor:
-        """As the network takes it."""
-        seen: Tensor = self.normalise(image.to(self.device, torch.float32), valid.to(self.device))
-        return seen.to(DTYPES[self.precision])
 
+def load(run: str | Path, *, device: str | None = None, precision: Precision | None = None, reduce: OrOwn = "own") -> Predictor:
+    """The predictor of a run or checkpoint folder, or of a folder that `terralean export` wrote.
 
-def load(run: str | Path, *, device: str | None = None, precision: Precision = "fp32", reduce: OrOwn = "own") -> Predictor:
-    """The predictor of a run or checkpoint folder, on `device` (default: CUDA where there is one, else the CPU).
-
-    `reduce` is a method of token reduction in place of the run's own, None for none.
+    On `device`, by default CUDA where there is one, else the CPU. `precision` None: fp32, or what was exported. `reduce` is a
+    method of token reduction in place of the run's own, None for none. ConfigError for what an exported graph cannot change.
     """
-    model, card = load_checkpoint(Path(run), reduce=reduce)
-    return Predictor(model, card, device=choose_device(device), precision=precision)
+    folder = Path(run)
+    if is_artefact(folder):
+        return _load_artefact(read_artefact(folder), device=device, precision=precision, reduce=reduce)
+    model, card = load_checkpoint(folder, reduce=reduce)
+    return Predictor(model, card, device=choose_device(device), precision=precision or "fp32")
+
+
+def open_artefact(artefact: Artefact, *, device: torch.device | None) -> Predictor:
+    """The predictor of an exported graph."""
+    exported = open_graph(artefact, device=device)
+    return Predictor(exported, artefact.card, device=exported.device, precision=artefact.manifest.precision)
+
+
+def _load_artefact(artefact: Artefact, *, device: str | None, precision: Precision | None, reduce: OrOwn) -> Predictor:
+    folder, own = artefact.folder, artefact.manifest.precision
+    if precision not in (None, own):
+        raise ConfigError(f"{folder} was exported in {own}, got --precision {precision}; leave it out, or export the run again")
+    if reduce != "own":
+        raise ConfigError(
+            f"{folder} has its method of token reduction built in; export the run again with the same --set reduce..."
+        )
+    return open_artefact(artefact, device=None if device is None else choose_device(device))
 
 
 def choose_device(name: str | None) -> torch.device:

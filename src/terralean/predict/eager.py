@@ -1,0 +1,53 @@
+"""A network at work as PyTorch runs it, with all that stands around it in prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from terralean.errors import ConfigError
+from terralean.layers.hooks import Point
+from terralean.predict.normalise import Normalise, enlarge, resized
+from terralean.weights.card import Card
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Eager:
+    """A model on a device, folded where it knows how. Called by several threads at once; nothing is kept between calls."""
+
+    def __init__(self, model: nn.Module, card: Card, *, device: torch.device, precision: str) -> None:
+        if precision not in DTYPES:
+            raise ConfigError(f"precision must be one of {', '.join(DTYPES)}, got {precision!r}")
+        self.card, self.device, self.dtype = card, device, DTYPES[precision]
+        self.model = model.eval().to(device, self.dtype)
+        fold: Callable[[], nn.Module] | None = getattr(self.model, "fold", None)
+        self.network = self.model if fold is None else fold()  # what predicts
+        self.normalise = Normalise(card.normalisation, shrink=card.shrink).to(device)
+
+    def scores(self, image: Tensor, valid: Tensor) -> Tensor:
+        """Of pixels, (B, K, H, W), float32 on the device, before the temperature."""
+        scores = self.network(self.seen(image, valid)).float()
+        height, width = image.shape[-2:]
+        return enlarge(scores, shrink=self.card.shrink, height=height, width=width)
+
+    def view_scores(self, image: Tensor, valid: Tensor) -> Tensor:
+        """Of whole images, (B, K), float32 on the device, before the temperature."""
+        seen = self.normalise(image.to(self.device, torch.float32), valid.to(self.device))
+        seen = resized(seen, side_px=self.card.seen_px or seen.shape[-1])
+        return self.network(seen.to(self.dtype)).float()
+
+    def trace(self, image: Tensor, valid: Tensor) -> tuple[Point, ...]:
+        """What the method of token reduction does with these images; nothing without a method."""
+        if self.card.reduce is None:
+            return ()
+        trace = cast("Callable[[Tensor], tuple[Point, ...]]", self.network.trace)
+        return trace(self.seen(image, valid))
+
+    def seen(self, image: Tensor, valid: Tensor) -> Tensor:
+        """As the network takes it."""
+        seen: Tensor = self.normalise(image.to(self.device, torch.float32), valid.to(self.device))
+        return seen.to(self.dtype)
