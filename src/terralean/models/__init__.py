@@ -1,4 +1,7 @@
-"""Architectures by name: `create` builds segmenters and classifiers; after `import terralean.models` timm builds ours, too."""
+"""Architectures by name: `create` builds segmenters and classifiers, of images and of hyperspectral pixels.
+
+After `import terralean.models` timm builds ours, too.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,20 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from torch import nn
 
 from terralean.errors import ConfigError, UnknownName
-from terralean.models import classifier, factseg, forest, light, segvit, small_cnn, unet, unetformer, upernet
+from terralean.models import (
+    classifier,
+    factseg,
+    forest,
+    hybridsn,
+    light,
+    lola_specvit,
+    segvit,
+    small_cnn,
+    ssftt,
+    unet,
+    unetformer,
+    upernet,
+)
 from terralean.models.timm_names import register
 
 Size = bool | int | float | str  # of a model's settings, as a recipe writes them
@@ -40,7 +56,13 @@ CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
     "small_cnn": small_cnn.small_cnn,
     "classifier": classifier.classifier,
 }
-MODELS = {**SEGMENTERS, **CLASSIFIERS}
+PIXEL_CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {  # of a pixel by the patch around it, of many bands
+    "lola_specvit": lola_specvit.lola_specvit,
+    "lola_specvit_published": lola_specvit.lola_specvit_published,
+    "ssftt": ssftt.ssftt,
+    "hybridsn": hybridsn.hybridsn,
+}
+MODELS = {**SEGMENTERS, **CLASSIFIERS, **PIXEL_CLASSIFIERS}
 
 
 def create(name: str, *, bands: int, classes: int, reduce: Any = None, **sizes: Size) -> nn.Module:

@@ -11,7 +11,7 @@ import yaml
 
 from terralean.data.config import DataConfig
 from terralean.errors import ConfigError
-from terralean.models import CLASSIFIERS, SEGMENTERS
+from terralean.models import CLASSIFIERS, PIXEL_CLASSIFIERS, SEGMENTERS
 from terralean.tasks.segmentation import LossConfig
 from terralean.tokens import Reduction
 from terralean.weights.card import FOREST
@@ -117,9 +117,10 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ConfigError(f"seed must be 0 or more, got {self.seed}")
-        if self.model.name in CLASSIFIERS:
+        if self.model.name in (*CLASSIFIERS, *PIXEL_CLASSIFIERS):
+            sees = "whole images" if self.model.name in CLASSIFIERS else "the pixel in the middle of a patch"
             raise ConfigError(
-                f"model {self.model.name} recognises whole images, task segmentation needs one that maps pixels: "
+                f"model {self.model.name} recognises {sees}, task segmentation needs one that maps pixels: "
                 f"{', '.join(get_close_matches(self.model.name, SEGMENTERS) or ('lemevit_tiny_light',))}"
             )
         if self.model.shrink < 1 or self.data.tile_px % self.model.shrink:

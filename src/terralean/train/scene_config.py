@@ -9,7 +9,7 @@ from typing import Literal
 
 from terralean.data.scene_config import SceneDataConfig
 from terralean.errors import ConfigError
-from terralean.models import CLASSIFIERS, SEGMENTERS
+from terralean.models import CLASSIFIERS, PIXEL_CLASSIFIERS, SEGMENTERS
 from terralean.tasks.classification import MixConfig
 from terralean.train.config import ModelConfig
 
@@ -134,9 +134,10 @@ class SceneExperiment:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ConfigError(f"seed must be 0 or more, got {self.seed}")
-        if self.model.name in SEGMENTERS:
+        if self.model.name in (*SEGMENTERS, *PIXEL_CLASSIFIERS):
+            does = "maps pixels" if self.model.name in SEGMENTERS else "recognises the pixel in the middle of a patch"
             raise ConfigError(
-                f"model {self.model.name} maps pixels, task classification needs one that recognises whole images: "
+                f"model {self.model.name} {does}, task classification needs one that recognises whole images: "
                 f"{', '.join(get_close_matches(self.model.name, CLASSIFIERS) or ('lemevit_tiny',))}"
             )
         if self.model.shrink != 1:
