@@ -1,235 +1,169 @@
 """Regions of a class map as polygons, written while the map is made, from top to bottom.
 
-Pixels of one class that share an edge are one region; a corner alone does not join. Polygons follow the pixels' edges. Memory
-does not grow with the map's height, but for the regions that go on below.
+Pixels of one class that share an edge are one region; a corner alone does not join. Polygons follow the pixels' edges, and
+each is valid, its outer ring counterclockwise. Memory does not grow with the map's height: a region with more corners than
+`terralean.raster.regions.MOST_CORNERS` becomes several polygons that meet along a row (dissolved by class, they are one again).
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import shutil
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyogrio
-import rasterio
-import shapely
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError
-from rasterio.features import shapes
-from scipy import ndimage
 
+from terralean.errors import ConfigError
+from terralean.raster import regions
 from terralean.raster.area import row_area_m2
 from terralean.raster.cog import failed
+from terralean.raster.features import VECTOR_ERRORS, FeatureFile, Features, FlatGeobuf, GeoPackage
+from terralean.raster.geoparquet import GeoParquet
 from terralean.raster.grid import Grid
-from terralean.spec import IGNORE, Classes
+from terralean.raster.regions import Complete, RegionFinder
+from terralean.raster.rings import polygons, rings
+from terralean.spec import Classes
 
-DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf"}
-LAYER = "classes"
-BLOCK_PX = 2**17  # of the map that are outlined at once
-PX_BYTES = 1000  # measured of noise, where nearly each pixel is a region; other maps take a tenth
-VECTOR_ERRORS = (DataSourceError, DataLayerError)
+log = logging.getLogger(__name__)
 
-
-@dataclass(kw_only=True)
-class _Region:
-    """What is known of a region so far."""
-
-    value: int
-    pixels: int
-    area_m2: float  # NaN where the ground is not known
-    confidence: float  # sum over the pixels
-    pieces: list[Any]  # polygons in px of the map
-
-    def take(self, other: _Region) -> None:
-        """Become one with another region."""
-        self.pixels += other.pixels
-        self.area_m2 += other.area_m2
-        self.confidence += other.confidence
-        self.pieces += other.pieces
-
-    @property
-    def outline(self) -> Any:
-        """One polygon, without vertices where pieces met."""
-        return self.pieces[0] if len(self.pieces) == 1 else shapely.simplify(shapely.union_all(self.pieces), 0)
+FORMATS: dict[str, type[FeatureFile]] = {".gpkg": GeoPackage, ".fgb": FlatGeobuf, ".parquet": GeoParquet}
+AT_ONCE = 2**16  # features that are written together, less where they have many corners
+MOST_CORNERS = 2**20
+PX_BYTES = 700  # measured of noise, where nearly each pixel is a region; other maps take a tenth
+CORNER_BYTES = 300  # measured of a region that is cut
+PERCENT = 100
+ROUNDING = 1e-9  # a hundred pixels of 0.09 m2 sum to less than 9 m2
 
 
 class PolygonWriter:
-    """Context manager that writes the regions of a class map as GeoPackage or FlatGeobuf, whole or not at all.
+    """Context manager that writes the regions of a class map, whole or not at all: GeoPackage, FlatGeobuf or GeoParquet.
 
     A polygon has `class` (its name), `value` (its number), `pixels`, `area_m2` (null without a CRS) and `confidence`, the mean
     over its pixels. Its corners are in the grid's CRS; without one and without a transform in px, x right and y down.
+
+    With `min_area_m2` smaller regions are left out, and smaller holes of the others closed, whatever is in them; `area_m2` is
+    then that of the polygon, while `pixels` and `confidence` are still those of its class. A hole that a cut goes through
+    stays open.
     """
 
-    def __init__(self, path: str | Path, *, grid: Grid, classes: Classes) -> None:
+    def __init__(self, path: str | Path, *, grid: Grid, classes: Classes, min_area_m2: float | None = None) -> None:
         self.path, self._grid, self._classes = Path(path), grid, classes
         self._folder = self.path.with_name(f"{self.path.name}.part")
-        self._file = self._folder / f"{self.path.stem}.gpkg"
-        self._row_area_m2 = row_area_m2(grid)
-        self._waiting: list[tuple[NDArray[np.uint8], NDArray[np.float32]]] = []
-        self._row = 0  # first one that waits
-        self._open: dict[int, _Region] = {}  # regions that touch the last row, by number
-        self._above = np.full(grid.width, -1, dtype=np.int64)  # number of the region of each pixel of the last row; -1: none
-        self._next = 0
+        row_areas = row_area_m2(grid)
+        if min_area_m2 is not None:
+            _check_min_area(min_area_m2, grid, row_areas, path=self.path)
+        self._least_m2 = None if min_area_m2 is None else min_area_m2 * (1 - ROUNDING)
+        self._area_above = None if row_areas is None else np.concatenate([[0.0], np.cumsum(row_areas)])
+        self._finder = RegionFinder(width=grid.width, row_area_m2=row_areas, min_area_m2=self._least_m2)
+        self._waiting: list[Features] = []
+        self._file: FeatureFile | None = None
 
     def __enter__(self) -> PolygonWriter:
-        try:
+        with self._whole_or_nothing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(self._folder, ignore_errors=True)  # a killed run's
             self._folder.mkdir()
-        except OSError as error:
-            raise failed(self.path, error) from error
+            self._file = FORMATS[self.path.suffix](self._folder / self.path.name, crs=self._grid.crs)
         return self
 
-    def write(self, labels: NDArray[np.uint8], confidence: NDArray[np.float32]) -> None:
-        """Class values (h, w) of the next rows, 255 where there is none, and confidence (h, w), which counts where there is."""
-        some = max(1, BLOCK_PX // self._grid.width)
-        for row in range(0, len(labels), some):
-            self._waiting.append((labels[row : row + some], confidence[row : row + some]))
-            if sum(rows.size for rows, _ in self._waiting) >= BLOCK_PX:
-                self._outline()
+    def write(self, labels: NDArray[np.uint8], confidence: NDArray[Any]) -> None:
+        """Class values (h, w) of the next rows, 255 where there is none, and confidence (h, w), which counts where there is.
+
+        Confidence is 0 to 1, or whole percent where it is uint8.
+        """
+        share = confidence / PERCENT if confidence.dtype == np.uint8 else confidence
+        with self._whole_or_nothing():
+            for complete in self._finder.take(labels, share):
+                self._keep(self._features(complete))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._outline()
-                self._finish(sorted(self._open))
-                os.replace(self._converted(), self.path)
-        except OSError as error:
-            raise failed(self.path, error) from error
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _outline(self) -> None:
-        """Outline what waits, join it to the regions above, and write those that are finished."""
-        if not self._waiting:
+        if kind is not None:
+            self._drop()
             return
-        labels, confidence = (np.concatenate(parts) for parts in zip(*self._waiting, strict=True))
-        ids, values = components(labels)
-        numbers = np.where(ids > 0, ids + (self._next - 1), -1)
-        self._open |= {self._next + i: region for i, region in enumerate(self._regions(ids, values, confidence))}
-        renamed = self._join(numbers[0])
-        found, place = np.unique(numbers[-1], return_inverse=True)
-        self._above = np.array([_root(number, renamed) for number in found.tolist()])[place]
-        self._next += len(values)
-        self._row += len(labels)
+        with self._whole_or_nothing():
+            for complete in self._finder.finish():
+                self._keep(self._features(complete))
+            if self._waiting:
+                self._save()
+            assert self._file is not None
+            self._file.close()
+            os.replace(self._file.path, self.path)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._finder.cuts:
+            log.info(
+                "%s: regions with many corners were cut along rows %d times, so that they fit into memory; "
+                "dissolve by class where they must be whole",
+                *(self.path, self._finder.cuts),
+            )
+
+    @contextmanager
+    def _whole_or_nothing(self) -> Iterator[None]:
+        """Leave nothing after any error; what the disk says becomes OutputFailed."""
+        try:
+            yield
+        except BaseException as error:
+            self._drop()
+            if isinstance(error, (OSError, *VECTOR_ERRORS)):
+                raise failed(self.path, error) from error
+            raise
+
+    def _drop(self) -> None:
+        if self._file is not None:
+            self._file.abandon()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _features(self, complete: Complete) -> Features:
+        """Polygons of regions, less those that are too small."""
+        found = complete.regions
+        lines = rings(complete.corners, stride=self._grid.width + 1, lines=self._grid.height + 1)
+        large, kept, area_m2 = np.ones(len(found.value), np.bool_), np.ones(len(lines.region), np.bool_), found.area_m2
+        if self._least_m2 is not None and self._area_above is not None:
+            inside = lines.enclosed(self._area_above)
+            closed = ~lines.outer & (inside < self._least_m2)
+            large = found.cut | (area_m2 >= self._least_m2)
+            kept = large[lines.region] & ~closed
+            area_m2 = area_m2 + np.bincount(lines.region, weights=inside * closed, minlength=len(large))
+        return Features(
+            polygons=polygons(lines, kept=kept, transform=self._grid.transform),
+            value=found.value[large],
+            pixels=found.pixels[large],
+            area_m2=area_m2[large],
+            confidence=(found.confidence / found.pixels)[large].round(4),
+        )
+
+    def _keep(self, features: Features) -> None:
+        """Write when there is enough, in parts that do not depend on how the rows came."""
+        self._waiting.append(features)
+        if (
+            sum(len(some.value) for some in self._waiting) >= AT_ONCE
+            or sum(some.corners for some in self._waiting) >= MOST_CORNERS
+        ):
+            self._save()
+
+    def _save(self) -> None:
+        assert self._file is not None
+        self._file.write(Features.joined(self._waiting), self._classes)
         self._waiting = []
-        self._finish(sorted(self._open.keys() - set(self._above.tolist())))
-
-    def _regions(self, ids: NDArray[np.int32], values: list[int], confidence: NDArray[np.float32]) -> list[_Region]:
-        """The regions 1, 2, ... of a block of rows."""
-        height, width = ids.shape
-        flat, most = ids.ravel(), len(values) + 1
-        pixels = np.bincount(flat, minlength=most)
-        sums = np.bincount(flat, weights=confidence.ravel(), minlength=most)
-        areas = np.full(most, np.nan)
-        if self._row_area_m2 is not None:
-            rows = self._row_area_m2[self._row : self._row + height]
-            areas = np.bincount(flat, weights=np.repeat(rows, width), minlength=most)
-        regions = [
-            _Region(value=value, pixels=int(pixels[i]), area_m2=float(areas[i]), confidence=float(sums[i]), pieces=[])
-            for i, value in enumerate(values, start=1)
-        ]
-        down = rasterio.Affine.translation(0, self._row)
-        for outline, number in shapes(ids, mask=ids > 0, connectivity=4, transform=down):
-            regions[int(number) - 1].pieces.append(shapely.geometry.shape(outline))
-        return regions
-
-    def _join(self, top: NDArray[np.int64]) -> dict[int, int]:
-        """Join the regions of a first row to those above; by number what each has become part of."""
-        renamed: dict[int, int] = {}
-        touching = (top >= 0) & (self._above >= 0)
-        for above, below in np.unique(np.stack([self._above, top])[:, touching], axis=1).T.tolist():
-            one, other = sorted((_root(above, renamed), _root(below, renamed)))
-            if one != other and self._open[one].value == self._open[other].value:
-                self._open[one].take(self._open.pop(other))
-                renamed[other] = one
-        return renamed
-
-    def _finish(self, numbers: Sequence[int]) -> None:
-        """Write regions, in order, and forget them."""
-        if not numbers:
-            return
-        regions = [self._open.pop(number) for number in numbers]
-        outlines = shapely.transform(np.array([region.outline for region in regions]), self._on_ground)
-        columns = {
-            "class": np.array([self._classes.names[region.value] for region in regions], dtype=object),
-            "value": np.array([region.value for region in regions], dtype=np.int32),
-            "pixels": np.array([region.pixels for region in regions], dtype=np.int64),
-            "area_m2": np.array([region.area_m2 for region in regions]),
-            "confidence": np.array([region.confidence / region.pixels for region in regions]).round(4),
-        }
-        self._save(shapely.to_wkb(outlines), columns)
-
-    def _save(self, outlines: NDArray[Any], columns: dict[str, NDArray[Any]]) -> None:
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "ignore", "'crs' was not provided"
-                )  # a scene without a place makes polygons without one
-                pyogrio.raw.write(
-                    self._file,
-                    geometry=outlines,
-                    field_data=[*columns.values()],
-                    fields=np.array([*columns], dtype=object),
-                    crs=self._grid.crs,
-                    geometry_type="Polygon",
-                    driver="GPKG",
-                    layer=LAYER,
-                    append=self._file.exists(),
-                )
-        except VECTOR_ERRORS as error:
-            raise failed(self.path, error) from error
-
-    def _converted(self) -> Path:
-        """The finished file in the format of its name."""
-        driver = DRIVERS[self.path.suffix]
-        if driver == "GPKG":
-            return self._file
-        target = self._folder / self.path.name
-        try:
-            with warnings.catch_warnings(), pyogrio.raw.open_arrow(self._file, use_pyarrow=False) as (meta, features):
-                warnings.filterwarnings("ignore", "'crs' was not provided")
-                pyogrio.raw.write_arrow(
-                    features,
-                    target,
-                    driver=driver,
-                    layer=LAYER,
-                    geometry_name=meta["geometry_name"],
-                    geometry_type="Polygon",
-                    crs=meta["crs"],
-                )
-        except VECTOR_ERRORS as error:
-            raise failed(self.path, error) from error
-        return target
-
-    def _on_ground(self, corners: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Columns and rows (n, 2) -> x and y (n, 2)."""
-        a, b, c, d, e, f = self._grid.transform
-        col, row = corners.T
-        return np.stack([a * col + b * row + c, d * col + e * row + f], axis=1)
 
 
 def bytes_needed(grid: Grid) -> int:
-    """Peak bytes of outlining a map of noise, beside the regions that go on below."""
-    return PX_BYTES * min(BLOCK_PX, grid.window.pixels)
+    """Peak bytes of outlining any map of this size."""
+    block, most = min(regions.BLOCK_PX, grid.window.pixels), min(regions.MOST_CORNERS, 4 * grid.window.pixels)
+    return PX_BYTES * block + CORNER_BYTES * most
 
 
-def components(labels: NDArray[np.uint8]) -> tuple[NDArray[np.int32], list[int]]:
-    """Regions of (h, w): their numbers from 1 (h, w), 0 where there is no class, and the class of each."""
-    ids, values = np.zeros(labels.shape, dtype=np.int32), list[int]()
-    for value in np.unique(labels[labels != IGNORE]).tolist():
-        found, count = ndimage.label(labels == value)
-        ids += np.where(found, found + len(values), 0).astype(np.int32)
-        values += [value] * count
-    return ids, values
-
-
-def _root(number: int, renamed: dict[int, int]) -> int:
-    while number in renamed:
-        number = renamed[number]
-    return number
+def _check_min_area(min_area_m2: float, grid: Grid, row_areas: NDArray[np.float64] | None, *, path: Path) -> None:
+    if not (math.isfinite(min_area_m2) and min_area_m2 > 0):
+        raise ConfigError(f"{path}: the smallest area must be above 0 m2, got {min_area_m2:g}")
+    if row_areas is None:
+        why = "has no CRS" if grid.crs is None else "has a CRS in which areas cannot be told"
+        raise ConfigError(
+            f"{path}: a smallest area of {min_area_m2:g} m2 was asked for and the scene {why}; leave it out, or give the scene "
+            "its CRS with gdal_edit.py -a_srs EPSG:code"
+        )
