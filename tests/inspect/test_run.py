@@ -130,3 +130,10 @@ def test_a_run_of_scene_recognition(run, tmp_path):
     many = replace(CARD, classes=Classes.named([f"c{i}" for i in range(1000)]))
     write_card(many, run)
     assert "  classes     1000: c0, c1, c2, c3, c4 and 995 more" in tell(describe_run(run)).splitlines()
+
+
+def test_whether_confidence_is_calibrated_is_told(run):
+    assert "confidence  not calibrated: trained before temperatures were fitted; run its" in tell(describe_run(run))
+    fitted = {"on": "validation split", "pixels": 4600, "nll": 0.5, "nll_calibrated": 0.4}
+    write_card(replace(CARD, temperature=1.25, metrics={"calibration": fitted}), run)
+    assert "confidence  temperature 1.25, fitted to 4,600 validation pixels" in tell(describe_run(run))

@@ -25,7 +25,7 @@ from terralean.train.config import ForestConfig
 from terralean.train.forest import draw_pixels, fit, hold, quotas
 from terralean.train.material import from_folder
 from terralean.train.run import run, run_samples
-from terralean.weights.card import read_card
+from terralean.weights.card import OF_A_FOREST, read_card
 
 SIDES = (3, 7)
 CHANGES = (
@@ -303,7 +303,8 @@ def test_without_a_validation_split_there_is_no_score(noisy, tmp_path):
     (folder / "index.csv").write_text((noisy / "index.csv").read_text().replace("validation", "train"))
     result = run(small("data.split.validation=0"), data=folder, out=tmp_path / "run", device="cpu")
     assert result.validation is None
-    assert read_card(tmp_path / "run").metrics == {}
+    card = read_card(tmp_path / "run")
+    assert (card.temperature, card.metrics) == (1.0, {"calibration": {"not_fitted": OF_A_FOREST}})
 
 
 class Dictionaries(Dataset):

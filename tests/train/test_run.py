@@ -18,6 +18,7 @@ from terralean.predict import load
 from terralean.spec import Bands, Classes
 from terralean.train.material import fingerprint
 from terralean.train.run import run, run_samples
+from terralean.train.temperature import NO_SPLIT
 from terralean.weights.card import read_card
 
 KILLED = """
@@ -165,7 +166,8 @@ def test_without_a_validation_split_the_last_weights_are_kept(data, tmp_path, ex
     (folder / "index.csv").write_text(lines)
     result = run(experiment("data.split.validation=0"), data=folder, out=tmp_path / "run", device="cpu")
     assert result.validation is None
-    assert load(tmp_path / "run", device="cpu").card.metrics == {}
+    card = load(tmp_path / "run", device="cpu").card
+    assert (card.temperature, card.metrics) == (1.0, {"calibration": {"not_fitted": NO_SPLIT}})
 
 
 def test_training_starts_from_given_weights(data, finished, tmp_path, experiment):

@@ -12,6 +12,7 @@ from terralean.inspect.labelled import LabelledReport
 from terralean.inspect.run import RunReport
 from terralean.inspect.scene import BandValues, SceneReport, percent
 from terralean.spec import Bands
+from terralean.weights.card import CALIBRATION, Card
 
 LABEL_WIDTH = 11
 MANY = 16  # bands, from which they are not told one by one
@@ -118,7 +119,9 @@ def _run(report: RunReport) -> Iterable[str]:
         if not card.training.leakage.startswith("LEAKS"):  # else it is a finding
             yield _line("leakage", card.training.leakage)
         for name, metrics in card.metrics.items():
-            yield _line(name, _numbers(metrics))
+            if name != CALIBRATION:
+                yield _line(name, _numbers(metrics))
+        yield _line("confidence", _confidence(card))
     if report.data is not None:
         yield _line("data", report.data)
 
@@ -153,6 +156,15 @@ def _values(values: Sequence[BandValues]) -> Iterable[str]:
         return
     for band in values:
         yield _line("values", f"{band.name}: {band.minimum:.5g} to {band.maximum:.5g}, mean {band.mean:.5g}")
+
+
+def _confidence(card: Card) -> str:
+    """Whether it was calibrated, and how."""
+    if card.not_calibrated:
+        return f"not calibrated: {card.not_calibrated}"
+    told = card.metrics.get(CALIBRATION, {})
+    fitted = [f", fitted to {told[what]:,} validation {what}" for what in ("pixels", "images") if what in told]
+    return f"temperature {card.temperature:.4g}{''.join(fitted)}"
 
 
 def _numbers(metrics: object) -> str:

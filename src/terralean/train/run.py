@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import unified_diff
 from pathlib import Path
 from typing import cast
@@ -25,6 +25,7 @@ from terralean.data.samples import Samples
 from terralean.data.scene_reading import Pictures
 from terralean.errors import RunError
 from terralean.models import create
+from terralean.predict.predictor import Predictor
 from terralean.tokens import Reduction
 from terralean.train.alike import seen, settings
 from terralean.train.callbacks import EndAtOnce, KeepBest, LastState, MetricsLog, Progress, Tell, read_metrics
@@ -37,12 +38,13 @@ from terralean.train.kinds import KINDS, Kind, Use
 from terralean.train.loaders import Loaders
 from terralean.train.material import Material
 from terralean.train.norm import synchronise
-from terralean.train.processes import Processes, check_count, cluster, devices, find_processes, strategy
+from terralean.train.processes import Processes, check_count, cluster, devices, find_processes, share_of_batch, strategy
 from terralean.train.schedule import optimiser
+from terralean.train.temperature import calibrate
+from terralean.weights.card import CALIBRATION, OF_A_FOREST, Card, Training, read_card, seed_folders, write_card
 from terralean.weights.card import NAME as CARD
-from terralean.weights.card import Card, Training, read_card, seed_folders, write_card
 from terralean.weights.checkpoint import NAME as WEIGHTS
-from terralean.weights.checkpoint import save_weights
+from terralean.weights.checkpoint import load_exactly, read_tensors, save_weights
 from terralean.weights.pretrained import load_pretrained
 
 log = logging.getLogger(__name__)
@@ -120,7 +122,7 @@ def _run(
         if isinstance(experiment, Experiment) and experiment.forest is not None:
             return _grow(experiment, experiment.forest, gather, data=data, out=out, tell=tell)
         if group.first(lambda: _is_done(out, recipe=recipe, data=data)):
-            return group.first(lambda: _done(out))
+            return group.first(lambda: _done(experiment, gather, out=out, processes=processes))
         material = group.every(gather)
         _say(material)
         group.compare(seen(material, state=out / "last" / STATE))
@@ -129,7 +131,7 @@ def _run(
         group.first(lambda: _begin(out, recipe=recipe, material=material))
         with group.telling():
             best = _fit(kind, course, module, material, out=out, processes=processes, tell=tell)
-        return group.first(lambda: _finish(experiment, module, material, out=out, best=best))
+        return group.first(lambda: _finish(experiment, module, material, out=out, best=best, processes=processes))
 
 
 def _grow(
@@ -144,7 +146,7 @@ def _grow(
     """Fit a random forest. It takes a minute, so one that was killed begins anew."""
     recipe = to_yaml(experiment)
     if _is_done(out, recipe=recipe, data=data):
-        return _done(out)
+        return _found(out)
     material = gather()
     _say(material)
     _begin(out, recipe=recipe, material=material)
@@ -154,7 +156,7 @@ def _grow(
         steps=config.trees, seconds=grown.seconds, best=grown.miou, step=config.trees, sizes=grown.sizes, cost=grown.cost
     )
     card = _card(experiment, material, ended)
-    write_card(card, out)
+    write_card(replace(card, metrics={**card.metrics, CALIBRATION: {"not_fitted": OF_A_FOREST}}), out)
     (out / "last").rmdir()
     return _result(out, card, already_done=False)
 
@@ -173,7 +175,13 @@ def _is_done(out: Path, *, recipe: str, data: Path | None) -> bool:
 
 
 def _finish(
-    experiment: AnyExperiment, module: lightning.LightningModule, material: Material, *, out: Path, best: KeepBest
+    experiment: AnyExperiment,
+    module: lightning.LightningModule,
+    material: Material,
+    *,
+    out: Path,
+    best: KeepBest,
+    processes: Processes,
 ) -> RunResult:
     model = cast("Judged", module).model
     if best.best is None:  # nothing to choose by: the weights of the last step, averaged if asked
@@ -187,7 +195,7 @@ def _finish(
         sizes=experiment.model.sizes,
         cost=_cost(model, experiment, material),
     )
-    card = _card(experiment, material, ended)
+    card = _calibrated(experiment, _card(experiment, material, ended), material, out=out, processes=processes)
     write_card(card, out)
     (out / "last" / STATE).unlink()  # three times the weights, and of no use to a finished run
     (out / "last").rmdir()
@@ -224,19 +232,23 @@ def _check_root(out: Path, data: Path) -> None:
 def _begin(out: Path, *, recipe: str, material: Material) -> None:
     """Write what fixes the run, or make sure that it is still so."""
     (out / "last").mkdir(parents=True, exist_ok=True)
-    path, save = out / SPLIT, material.save_split
-    if save is not None and path.is_file():
-        part = out / "split.json.now"
-        save(part)
-        same = part.read_text() == path.read_text()
-        part.unlink()
-        if not same:
-            raise RunError(
-                f"the data are not those that {out} was begun with: {path} differs; restore them, or give a new --out"
-            )
-    if save is not None:
-        save(path)
+    _check_split(out, material)
+    if material.save_split is not None:
+        material.save_split(out / SPLIT)
     (out / "recipe.yaml").write_text(recipe)
+
+
+def _check_split(out: Path, material: Material) -> None:
+    """Raise where the data are split otherwise than the run's."""
+    path, save = out / SPLIT, material.save_split
+    if save is None or not path.is_file():
+        return
+    part = out / "split.json.now"
+    save(part)
+    same = part.read_text() == path.read_text()
+    part.unlink()
+    if not same:
+        raise RunError(f"the data are not those that {out} was begun with: {path} differs; restore them, or give a new --out")
 
 
 def _module(experiment: AnyExperiment, material: Material, course: Course, processes: Processes) -> lightning.LightningModule:
@@ -373,7 +385,27 @@ def _cost(model: nn.Module, experiment: AnyExperiment, material: Material) -> di
     return {"parameters": parameters(model), "macs_layers": macs.layers, "macs_attention": macs.attention}
 
 
-def _done(out: Path) -> RunResult:
+def _calibrated(experiment: AnyExperiment, card: Card, material: Material, *, out: Path, processes: Processes) -> Card:
+    """The card with the temperature of the weights that were kept."""
+    model = _network(experiment, material, reduce=_reduction(experiment))
+    load_exactly(model, read_tensors(out / WEIGHTS), source=str(out / WEIGHTS))
+    predictor = Predictor(model, card, device=processes.device, precision="fp32")
+    batch = share_of_batch(KINDS[experiment.task].course(experiment, material), count=processes.count)
+    temperature, told = calibrate(predictor, material, batch=batch, seed=experiment.seed)
+    return replace(card, temperature=temperature, metrics={**card.metrics, CALIBRATION: told})
+
+
+def _done(experiment: AnyExperiment, gather: Callable[[], Material], *, out: Path, processes: Processes) -> RunResult:
+    """What a finished run has; where its confidence was never calibrated, that is done now, without training."""
+    card = read_card(out)
+    if CALIBRATION not in card.metrics:
+        material = gather()
+        _check_split(out, material)
+        write_card(_calibrated(experiment, card, material, out=out, processes=processes), out)
+    return _found(out)
+
+
+def _found(out: Path) -> RunResult:
     card = read_card(out)
     log.info("%s is finished; give another --out to train anew", out)
     return _result(out, card, already_done=True)

@@ -17,6 +17,9 @@ from terralean.tokens import Reduction
 FORMAT = 1
 FOREST = "forest"  # the model that is fitted, not trained
 NAME = "card.json"
+CALIBRATION = "calibration"  # key in the metrics: how the temperature was fitted, or why not; absent where never tried
+OF_A_FOREST = "the shares of the votes of a forest's trees are taken as they are"
+NEVER_TRIED = "trained before temperatures were fitted; run its training command again to fit one, it does not train again"
 SEED = re.compile(r"seed(0|[1-9][0-9]*)")  # folder of one of several seeds
 
 
@@ -62,6 +65,14 @@ class Card:
     def length(self) -> str:
         """How much training the model had, in words."""
         return f"{self.training.steps} {'trees' if self.model == FOREST else 'steps'}"
+
+    @property
+    def not_calibrated(self) -> str:
+        """Why the confidence is as the network gives it, in words; nothing where a temperature was fitted."""
+        told = self.metrics.get(CALIBRATION)
+        if told is None:
+            return "" if self.temperature != 1 else OF_A_FOREST if self.model == FOREST else NEVER_TRIED
+        return str(told.get("not_fitted", ""))
 
 
 def write_card(card: Card, folder: Path) -> None:
