@@ -11,6 +11,7 @@ ALLOWED = {
     "spec": {"errors"},
     "errors": set(),
     "raster": set(),
+    "boxes": set(),
     "cost": set(),
     "tokens": set(),
     "layers": {"tokens"},
@@ -27,7 +28,7 @@ ALLOWED = {
     "explain": {"predict", "raster", "tasks", "models", "mapping", "tokens", "layers"},
     "inspect": {"raster", "data", "weights"},
     "benchmark": {"models", "layers", "tokens", "weights", "predict", "cost", "data", "raster"},
-    "export": {"models", "weights", "predict"},
+    "export": {"models", "layers", "tokens", "weights", "predict", "data", "raster", "cost"},
     "demo": None,  # all but cli
     "cli": None,
 }
