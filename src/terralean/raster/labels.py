@@ -1,4 +1,4 @@
-"""Labels onto the grid of an image: from a raster of class numbers or colours, or from polygons in a vector file.
+"""Labels onto the grid of an image: from a raster of class numbers or colours, from polygons, or from a table of points.
 
 One band holds class numbers: 0 to K-1 unless a Coding says otherwise. 255, the file's nodata value, and pixels that a mask or
 alpha band hides are ignored. A nodata value of 0 is taken for class 0 all the same, where there is a class stored as 0: many
@@ -33,9 +33,12 @@ from terralean.raster.coding import (
     packed,
     unpacked,
 )
+from terralean.raster.cube_source import CubeSource, is_cube
 from terralean.raster.grid import Grid, Window, check_same_grid
+from terralean.raster.label_points import burn_points, is_points, point_values, read_points
 from terralean.raster.polygons import burn_polygons, field_values, is_vector
-from terralean.raster.scene import Scene, describe
+from terralean.raster.scene import Scene, describe, scene_of
+from terralean.raster.source import named_part
 from terralean.spec import IGNORE, Classes
 
 log = logging.getLogger(__name__)
@@ -66,9 +69,10 @@ def read_labels(
     The window may reach past the edges: there 255. `field` is the attribute that holds the class of a polygon. Without
     `classes` any value 0..254 passes. Raises MissingFile, LabelError, and GridMismatch where a label raster lies elsewhere.
     """
-    if is_vector(path):
-        return burn_polygons(str(path), like=like, window=window, classes=classes, coding=coding, field=field, name=name)
-    with _open(path, coding) as scene:
+    if is_vector(path) or is_points(path):
+        burn = burn_points if is_points(path) else burn_polygons
+        return burn(str(path), like=like, window=window, classes=classes, coding=coding, field=field, name=name)
+    with _open(path, coding, size=(like.height, like.width)) as scene:
         check_same_grid(like, scene.grid, image_name=name, mask_name=str(path))
         values, valid = scene.read(window)
     if coding.colours is not None and (colours := palette(path)):
@@ -93,6 +97,8 @@ def count_stored(path: str | Path, *, coding: Coding, field: str | None = None) 
     """`label_values` of labels with a coding. A file is counted once as long as it does not change."""
     if is_vector(path):
         return field_values(str(path), field=field)
+    if is_points(path):
+        return point_values(read_points(path, field=field))
     counts = dict(_counted_file(str(path), *_stamp(path), zero=0 in coding.listed(1))[0])
     if coding.colours is not None and (colours := palette(path)):
         painted: Counter[Colour] = Counter()
@@ -104,12 +110,12 @@ def count_stored(path: str | Path, *, coding: Coding, field: str | None = None) 
 
 def is_coloured(path: str | Path) -> bool:
     """Whether a label file is a raster of three bands of colours."""
-    return not is_vector(path) and _header(str(path), *_stamp(path))[0] == COLOUR_BANDS
+    return not (is_vector(path) or is_points(path)) and _header(str(path), *_stamp(path))[0] == COLOUR_BANDS
 
 
 def palette(path: str | Path) -> dict[int, Colour]:
     """The colour of each number in a label raster; empty where the file says none."""
-    return {} if is_vector(path) else dict(_header(str(path), *_stamp(path))[1])
+    return {} if is_vector(path) or is_points(path) else dict(_header(str(path), *_stamp(path))[1])
 
 
 def strange_numbers(wrong: Mapping[int, int], *, classes: Classes | None, coding: Coding, path: str) -> str:
@@ -155,8 +161,11 @@ def strange_colours(wrong: Mapping[Colour, int], *, classes: Classes | None, cod
     return start + f"give them a class (data.classes, data.colours), or list those without one in data.ignore{near}"
 
 
-def _open(path: str | Path, coding: Coding) -> Scene:
-    scene = describe(path, expected="a raster of class numbers or colours, or a vector file of polygons")
+def _open(path: str | Path, coding: Coding, *, size: tuple[int, int] | None = None) -> Scene:
+    if is_cube(str(path)):
+        scene = scene_of(CubeSource(str(path), labels=True, size=size))
+    else:
+        scene = describe(path, expected="a raster of class numbers or colours, or a vector file, or a table of points")
     if len(scene.bands) == COLOUR_BANDS and scene.bands.dtype == "uint8":
         return replace(scene, nodata_values=(None,) * COLOUR_BANDS)  # any 255 or 0 in a band would hide whole classes
     if len(scene.bands) != 1:
@@ -251,9 +260,10 @@ def _tally(values: NDArray[Any]) -> list[tuple[int, int]]:
 
 def _stamp(path: str | Path) -> tuple[int, int]:
     """Changes when the file does; a file that is not local is taken to stay as it is."""
-    if not os.path.exists(path):
+    file = named_part(str(path))[0]
+    if not os.path.exists(file):
         return 0, 0
-    found = os.stat(path)
+    found = os.stat(file)
     return found.st_mtime_ns, found.st_size
 
 

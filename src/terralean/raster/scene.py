@@ -29,7 +29,7 @@ from rasterio.windows import Window as RasterioWindow
 
 from terralean.errors import BandMismatch, SizeError, UnreadableScene
 from terralean.raster.cube import span
-from terralean.raster.cube_source import CubeSource, is_cube
+from terralean.raster.cube_source import CubeSource, OpenCube, is_cube
 from terralean.raster.grid import IDENTITY, Grid, Window
 from terralean.raster.source import Source, check_there
 from terralean.spec import Bands
@@ -66,6 +66,12 @@ class Scene:
         Only the part inside is read from disk. Raises UnreadableScene, with file and window, where the file breaks off.
         """
         return _placed(self, _shifted(window, self.part), height=window.height, width=window.width)
+
+    def block(self) -> tuple[int, int]:
+        """Rows and columns, in px of the file, of what is read and decompressed at once: the largest block of its bands."""
+        with self.source.dataset() as dataset:
+            shapes = [dataset.block_shapes[i - 1] for i in self.positions]
+        return max(height for height, _ in shapes), max(width for _, width in shapes)
 
     def crop(self, window: Window) -> Scene:
         """The scene of a window of this one; reads never leave the window."""
@@ -130,6 +136,7 @@ def scene_of(source: CubeSource, *, bands: Sequence[int] | None = None) -> Scene
     """The scene of a cube: of its good bands, unless others are asked for."""
     cube = source.cube
     positions = cube.choose(bands)
+    _tell(source)
     if bands is None and len(positions) < len(cube.bands):
         log.info("%s: bands %s of %d are marked bad and left out", source.path, span(cube.bad), len(cube.bands))
     apart = cube.partial or cube.scaling is not None  # then nodata shows in the mask, or as NaN
@@ -145,6 +152,15 @@ def scene_of(source: CubeSource, *, bands: Sequence[int] | None = None) -> Scene
         limit=cube.grid.window,
         source=source,
     )
+
+
+def _tell(source: CubeSource) -> None:
+    """What is odd about a file, once."""
+    for level, texts in ((logging.WARNING, source.cube.warnings), (logging.INFO, source.cube.notes)):
+        for text in texts:
+            if (source.path, text) not in _told:
+                _told.add((source.path, text))
+                log.log(level, "%s: %s", source.path, text)
 
 
 def read_preview(scene: Scene, max_px: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -315,6 +331,8 @@ def _lack_of_place(dataset: Any) -> str:
     if _placed_by_points(dataset):
         how = "ground control points" if dataset.gcps[0] else "a sensor model (RPC)"
         return f"is placed by {how} only: maps of it will have no CRS; to have one, warp it first with gdalwarp"
+    if not dataset.crs and isinstance(dataset, OpenCube):
+        return "has no CRS: maps of it will have none either; ENVI headers tell it with map info, arrays cannot"
     if not dataset.crs:
         return "has no CRS: maps of it will have none either; if you know it, set it with gdal_edit.py -a_srs EPSG:code"
     if tuple(dataset.transform)[:6] == IDENTITY:

@@ -82,14 +82,20 @@ class Source:
         self._handle = None
 
 
+def named_part(path: str) -> tuple[str, str]:
+    """A path and what is said behind it: `scene.mat#key=X` names a part of a file. A file whose own name has a # is itself."""
+    file, mark, said = path.rpartition("#")
+    return (file, said) if mark and file and not os.path.exists(path) and os.path.isfile(file) else (path, "")
+
+
 def check_there(path: str, *, expected: str) -> None:
     """Raise MissingFile unless a plain local path exists; anything else that GDAL may open is left for it to try."""
-    if os.path.exists(path) or CONNECTION.match(path):
+    if os.path.exists(named_part(path)[0]) or CONNECTION.match(path):
         return
     parent = Path(path).parent
     if not parent.is_dir():
         raise MissingFile(f"{path} is not there (no folder {parent}); expected {expected}; check the path")
-    near = get_close_matches(Path(path).name, os.listdir(parent), n=3)
+    near = get_close_matches(Path(path).name.partition("#")[0], os.listdir(parent), n=3)
     hint = f"nearest in that folder: {', '.join(near)}" if near else "check the path"
     raise MissingFile(f"{path} is not there; expected {expected}; {hint}")
 

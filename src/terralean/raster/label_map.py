@@ -1,0 +1,149 @@
+"""What a file of labels is: its classes, which number means no label, and whether it is a label map that was published.
+
+Label maps of hyperspectral scenes number their classes from 1 (not always all of them), and 0 is no label; class maps of GIS
+programs have a class 0. Which of the two a file means cannot be seen in it, so it can be said, and what is taken is told.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from terralean.errors import LabelError
+from terralean.raster.coding import Coding
+from terralean.raster.cube_config import told
+from terralean.raster.cube_source import CubeSource, is_cube
+from terralean.raster.known_scenes import KnownLabels, coloured, known_labels
+from terralean.raster.label_points import is_points
+from terralean.raster.labels import count_stored
+from terralean.raster.polygons import is_vector
+from terralean.raster.scene import describe
+from terralean.spec import IGNORE, Classes
+
+log = logging.getLogger(__name__)
+
+Unlabelled = Literal["auto", "zero", "none"]
+NO_CLASS = ("unclassified", "unlabelled", "unlabeled", "undefined", "background", "nodata", "none", "ignore", "maskedpixels")
+ALL_NUMBERS = Coding(values=tuple(range(IGNORE)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledFile:
+    """Labels with their classes: class i is stored as `coding.values[i]`."""
+
+    path: str
+    classes: Classes
+    coding: Coding
+    counts: tuple[int, ...]  # pixels (or points, or polygons) of each class
+    known: KnownLabels | None
+    note: str  # what was taken for no label, and why
+
+
+def find_labels(path: str | Path, *, unlabelled: Unlabelled = "auto", names: Sequence[str] | None = None) -> LabelledFile:
+    """The classes of a label map: .mat, .npy, ENVI classification, GeoTIFF or another raster of numbers, points, polygons.
+
+    `unlabelled` says whether 0 is no label ("zero") or a class ("none"). "auto" takes 0 for no label in published label maps,
+    in arrays (.mat, .npy) and tables, and in ENVI classifications whose class 0 is named so; in other rasters 0 is a class.
+    `names` are those of the classes in the order of their numbers, the one without label left out. Raises LabelError where
+    nothing is labelled, where the names do not fit, and for a map that goes by the name of a published one and is another.
+    """
+    text = str(path)
+    stored = count_stored(text, coding=ALL_NUMBERS)
+    counts = {number: count for number, count in stored.items() if isinstance(number, int)}
+    if len(counts) < len(stored):
+        return _by_names(text, stored, names)
+    known = _known(text, counts)
+    named = _own_names(text)
+    zero, note = _zero(text, unlabelled, known, named)
+    numbers = [number for number in sorted(counts) if not (zero and number == 0)]
+    if not numbers:
+        raise LabelError(
+            f"{text} has no labelled pixel: all are {'0, which is no label' if zero else 'ignored'}; check the file"
+        )
+    if known is not None:
+        numbers = list(known.labels.numbers)
+    classes = _classes(text, numbers, names, known, named)
+    ignored = (0,) if zero and 0 in counts else ()
+    log.info("%s: %s", text, note)
+    return LabelledFile(
+        path=text,
+        classes=classes,
+        coding=Coding(values=tuple(numbers), ignored=ignored),
+        counts=tuple(counts.get(number, 0) for number in numbers),
+        known=known,
+        note=note,
+    )
+
+
+def _known(path: str, counts: Mapping[int, int]) -> KnownLabels | None:
+    if is_vector(path) or is_points(path):
+        return None
+    config = told(path)[1]
+    if not config.known:
+        return None
+    if is_cube(path):
+        cube = CubeSource(path, labels=True).cube
+        return known_labels(cube.variable, size=(cube.grid.height, cube.grid.width), counts=counts, path=path)
+    with describe(path, expected="a label map") as scene:
+        return known_labels(None, size=(scene.grid.height, scene.grid.width), counts=counts, path=path)
+
+
+def _own_names(path: str) -> dict[int, str]:
+    """Names by number, of an ENVI classification."""
+    if is_vector(path) or is_points(path) or not is_cube(path):
+        return {}
+    return dict(enumerate(CubeSource(path, labels=True).cube.class_names))
+
+
+def _zero(path: str, unlabelled: Unlabelled, known: KnownLabels | None, named: Mapping[int, str]) -> tuple[bool, str]:
+    """Whether 0 is no label, and how that is known."""
+    if unlabelled != "auto":
+        return unlabelled == "zero", f"0 is {'no label' if unlabelled == 'zero' else 'a class'}, as was said"
+    if known is not None:
+        return True, f"0 is no label, as in {known.words}"
+    if named:
+        says = "".join(filter(str.isalnum, named.get(0, "").lower())).startswith(NO_CLASS)
+        return says, f"0 is {'no label' if says else 'a class'}, by its name {named.get(0, '')!r}"
+    if is_points(path) or is_vector(path) or not is_cube(path):
+        return False, "0 is a class like any number; if it is no label, say so"
+    return True, "0 is no label, as is usual in such files; if it is a class, say so"
+
+
+def _classes(
+    path: str, numbers: Sequence[int], names: Sequence[str] | None, known: KnownLabels | None, own: Mapping[int, str]
+) -> Classes:
+    if names is not None:
+        if len(names) != len(numbers):
+            raise LabelError(
+                f"{path} has {len(numbers)} classes, numbers {', '.join(map(str, numbers))}; {len(names)} names were given; "
+                "name each, in the order of the numbers"
+            )
+        return coloured(names)
+    if known is not None:
+        return known.classes
+    if own and all(own.get(number) for number in numbers) and len({own[number] for number in numbers}) == len(numbers):
+        return _own_colours(path, numbers, [own[number] for number in numbers])
+    return coloured([f"class {number}" for number in numbers])
+
+
+def _own_colours(path: str, numbers: Sequence[int], names: Sequence[str]) -> Classes:
+    colours = CubeSource(path, labels=True).cube.colours
+    if not all(number in colours for number in numbers):
+        return coloured(names)
+    return Classes(names=tuple(names), colours=tuple(colours[number] for number in numbers))
+
+
+def _by_names(path: str, stored: Mapping[str | int, int], names: Sequence[str] | None) -> LabelledFile:
+    """Points or polygons whose classes are written out."""
+    found = [str(name) for name in stored]
+    listed = list(names) if names is not None else found
+    if missing := [name for name in found if name not in listed]:
+        raise LabelError(
+            f"{path} has the classes {', '.join(missing)}, which are not among {', '.join(listed)}; name them, too"
+        )
+    counts = tuple(stored.get(name, 0) for name in listed)
+    note = "classes are written out"
+    return LabelledFile(path=path, classes=coloured(listed), coding=Coding(), counts=counts, known=None, note=note)
