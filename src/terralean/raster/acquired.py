@@ -68,7 +68,7 @@ def _said(dataset: Any) -> Iterator[tuple[str, str]]:
 
 def _read(text: str) -> tuple[datetime, bool] | None:
     """A time, and whether it is only a date; None where it is none."""
-    found = TIME.match(text.strip('" ;'))
+    found = TIME.match(text.strip("\"'; "))
     if found is None:
         return None
     year, month, day, hour, minute, second, part, sign, ahead, minutes = found.groups()
