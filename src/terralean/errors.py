@@ -75,3 +75,7 @@ class ExportDiffers(TerraleanError):
 
 class SomeScenesFailed(TerraleanError):
     """Of many scenes some failed; the others are done. Exit status 1."""
+
+
+class JobError(TerraleanError):
+    """A map that was begun otherwise, or that another process is making."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +15,40 @@ from terralean.raster.grid import Grid, Window
 MIN_TILE_PX = 32  # the coarsest map of a pyramid is then at least one pixel
 
 
+class Lattice(Protocol):
+    """Square windows in rows and columns; they are numbered along the rows, from the top left one on, which is 0."""
+
+    @property
+    def grid(self) -> Grid:
+        """Of the scene."""
+
+    @property
+    def side_px(self) -> int:
+        """Of a window."""
+
+    @property
+    def rows(self) -> list[int]:
+        """First rows of the windows."""
+
+    @property
+    def cols(self) -> list[int]:
+        """First columns of the windows."""
+
+    def holds(self, wanted: NDArray[np.bool_]) -> bool:
+        """Whether a window is to be predicted of which these pixels (side, side) are to be mapped."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """Square windows on a lattice fixed by the scene's first pixel; those at the far edges reach past the scene."""
+    """Square windows on a lattice fixed by the scene's first pixel; those at the far edges reach past the scene.
 
-    grid: Grid
+    Where only a part of the scene is mapped, the windows are those of the whole that reach into it.
+    """
+
+    grid: Grid  # of the scene
     tile_px: int
     overlap_px: int  # shared by neighbours, blended with a linear taper
+    part: Window | None = None  # what is mapped; None: all
 
     def __post_init__(self) -> None:
         if self.tile_px < MIN_TILE_PX:
@@ -29,30 +57,65 @@ class Plan:
             raise ConfigError(f"overlap must be 0 to half the tile ({self.tile_px // 2} px), got {self.overlap_px}")
 
     @property
+    def side_px(self) -> int:
+        """Of a window."""
+        return self.tile_px
+
+    @property
+    def mapped(self) -> Window:
+        """What of the scene the map covers."""
+        return self.grid.window if self.part is None else self.part
+
+    @property
+    def map_grid(self) -> Grid:
+        """Of the map."""
+        return self.grid.crop(self.mapped)
+
+    @property
     def rows(self) -> list[int]:
         """First rows of the windows."""
-        return starts(self.grid.height, tile=self.tile_px, overlap=self.overlap_px)
+        mapped = self.mapped
+        return _reaching(self._all_rows, tile=self.tile_px, first=mapped.row, end=mapped.row + mapped.height)
 
     @property
     def cols(self) -> list[int]:
         """First columns of the windows."""
-        return starts(self.grid.width, tile=self.tile_px, overlap=self.overlap_px)
+        mapped = self.mapped
+        return _reaching(self._all_cols, tile=self.tile_px, first=mapped.col, end=mapped.col + mapped.width)
 
     def row_of_windows(self, row: int) -> Iterator[Window]:
         """The windows that begin in one row, from left to right."""
         for col in self.cols:
             yield Window(row=row, col=col, height=self.tile_px, width=self.tile_px)
 
+    def strip(self, row: int) -> Window:
+        """What is finished of the map, in px of the scene, when the windows that begin in this row are: perhaps nothing."""
+        last = row == self._all_rows[-1]
+        height = self.tile_px if last else self.tile_px - self.overlap_px
+        return Window(row=row, col=self.mapped.col, height=height, width=self.mapped.width).cut(self.mapped)
+
     def weight(self, window: Window) -> NDArray[np.float32]:
         """Share of a window in each of its pixels, (tile, tile); over all windows the shares of a pixel sum to one."""
-        down = taper(window.row, self.rows, tile=self.tile_px, overlap=self.overlap_px)
-        across = taper(window.col, self.cols, tile=self.tile_px, overlap=self.overlap_px)
+        down = taper(window.row, self._all_rows, tile=self.tile_px, overlap=self.overlap_px)
+        across = taper(window.col, self._all_cols, tile=self.tile_px, overlap=self.overlap_px)
         return down[:, None] * across[None, :]
+
+    def holds(self, wanted: NDArray[np.bool_]) -> bool:
+        """Windows without a pixel to map are not predicted."""
+        return bool(wanted.any())
 
     def bytes_needed(self, *, bands: int, classes: int, batch: int) -> int:
         """Peak bytes of the arrays held at once: one strip of scores, its mask and classes, one batch of windows."""
         strip = self.tile_px * max(self.grid.width, self.tile_px) * (4 * classes + 2)
         return strip + batch * self.tile_px**2 * 4 * (2 * bands + 2 * classes)
+
+    @property
+    def _all_rows(self) -> list[int]:
+        return starts(self.grid.height, tile=self.tile_px, overlap=self.overlap_px)
+
+    @property
+    def _all_cols(self) -> list[int]:
+        return starts(self.grid.width, tile=self.tile_px, overlap=self.overlap_px)
 
 
 def starts(length: int, *, tile: int, overlap: int) -> list[int]:
@@ -69,3 +132,8 @@ def taper(start: int, all_starts: list[int], *, tile: int, overlap: int) -> NDAr
     if start != all_starts[-1]:
         weight[tile - overlap :] = 1 - ramp
     return weight
+
+
+def _reaching(all_starts: list[int], *, tile: int, first: int, end: int) -> list[int]:
+    """Of these the starts of tiles that reach into [first, end)."""
+    return [start for start in all_starts if start < end and start + tile > first]

@@ -40,6 +40,7 @@ CACHE_BYTES = 128 * 2**20  # GDAL would keep up to 5 % of the machine's memory i
 PREDICTOR = {"i": "2", "u": "2", "f": "3"}
 GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "float32": "Float32"}
 COLOURS = 256  # of a table
+NOTHING_LEFT = "nothing is left of it"  # of a file that could not be written
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,16 +141,16 @@ class CogWriter:
 
 
 def name_files(parts: list[tuple[Path, Path]]) -> None:
-    """Move files to their final names; if one fails, none keeps it."""
-    done: list[Path] = []
+    """Move files to their final names; if one fails, none has moved (a file that had such a name before is lost)."""
+    done: list[tuple[Path, Path]] = []
     try:
         for part, final in parts:
             sync(part)
             os.replace(part, final)
-            done.append(final)
+            done.append((part, final))
     except BaseException:
-        for final in done:
-            final.unlink(missing_ok=True)
+        for part, final in done:
+            os.replace(final, part)
         raise
 
 
@@ -186,7 +187,7 @@ def check_space(path: Path, *, needed: int) -> None:
         )
 
 
-def failed(path: Path, error: BaseException, *, left: str = "nothing is left of it") -> OutputFailed:
+def failed(path: Path, error: BaseException, *, left: str = NOTHING_LEFT) -> OutputFailed:
     """OutputFailed in words: the path, the cause, what is left, the fix."""
     number = error.errno if isinstance(error, OSError) else None
     if number in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}:

@@ -81,6 +81,14 @@ def burn_polygons(
     return labels
 
 
+def polygons_on(path: str, *, like: Grid) -> NDArray[Any]:
+    """The polygons of a vector file that lie near a grid, in its CRS."""
+    layer = _layer(path)
+    theirs = _crs(path, layer)
+    polygons, _ = _read(path, layer["layer_name"], column=None, bbox=_bounds(like, theirs, margin=NEAR))
+    return _brought_home(polygons, theirs, like)
+
+
 def field_values(path: str, *, field: str | None) -> dict[int, int] | dict[str, int]:
     """Class value or name to the number of features, in order."""
     layer = _layer(path)
@@ -229,15 +237,15 @@ def _remembered(path: str, layer: str, column: str, changed: int | None) -> tupl
     return shapes, values, shapely.STRtree(shapes)
 
 
-def _read(path: str, layer: str, *, column: str, bbox: Box | None) -> tuple[NDArray[Any], NDArray[Any]]:
+def _read(path: str, layer: str, *, column: str | None, bbox: Box | None) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Polygons and their attribute; without a column their numbers in the file."""
+    columns = [] if column is None else [column]
     try:
-        _, ids, wkb, (values,) = pyogrio.raw.read(
-            path, layer=layer, columns=[column], bbox=bbox, force_2d=True, return_fids=True
-        )
+        _, ids, wkb, fields = pyogrio.raw.read(path, layer=layer, columns=columns, bbox=bbox, force_2d=True, return_fids=True)
     except DataSourceError as error:
         raise LabelError(f"{path} breaks off while it is read ({error}); copy or export it again") from error
     order = np.argsort(ids)  # an index hands features out in its own order, and the later one is drawn above
-    shapes = shapely.from_wkb(wkb[order])
+    shapes, values = shapely.from_wkb(wkb[order]), fields[0] if fields else ids
     there = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
     shapes, values = shapes[there], values[order][there]
     odd = [shape.geom_type for shape in shapes if shapely.get_type_id(shape) not in POLYGONS]

@@ -1,0 +1,76 @@
+"""Windows of a scene predicted in batches by workers, threads of one process; answers come in the order of the windows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import torch
+
+from terralean.errors import ConfigError
+from terralean.mapping.plan import Lattice
+from terralean.mapping.reading import Batch, Readable, batches, first_row_read, pieces
+from terralean.mapping.stages import Stages
+from terralean.raster.clip import Clip
+
+A = TypeVar("A")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Crew:
+    """Who predicts. Answers depend on the batch and on the threads of a worker, not on how many workers there are."""
+
+    batch: int  # windows predicted at once
+    workers: int = 1
+    threads: int | None = None  # that a worker's arithmetic uses on a CPU; None: as torch is set
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch", "window"), ("workers", "worker"), ("threads", "thread")):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1 {least}, got {value}")
+
+    @property
+    def at_once(self) -> int:
+        """Batches under way: with each worker one, and as many that wait for it or to be blended."""
+        return max(3, 2 * self.workers)
+
+
+def default_workers(device: torch.device) -> int:
+    """One on a GPU, whose kernels already are parallel; else one for each processor that this process may use."""
+    if device.type != "cpu":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def answered(
+    stages: Stages,
+    scene: Readable,
+    lattice: Lattice,
+    predict: Callable[[Batch], A],
+    *,
+    crew: Crew,
+    first_row: int,
+    clip: Clip | None = None,
+) -> Iterator[tuple[Batch, A | None]]:
+    """Batches that hold windows from `first_row` on, with what `predict` says of them: None of a batch without windows.
+
+    The scene is read ahead, in a thread of its own.
+    """
+    begin = first_row_read(lattice, size=crew.batch, first_row=first_row)
+    read = stages.ahead(pieces(scene, lattice, first_row=begin, clip=clip), depth=1)
+    return stages.in_order(
+        lambda batch: predict(batch) if batch.numbers else None,
+        batches(read, lattice, size=crew.batch, first_row=first_row),
+        workers=crew.workers,
+        at_once=crew.at_once,
+        prepare=partial(_use_threads, crew.threads),
+    )
+
+
+def _use_threads(threads: int | None) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)
