@@ -174,6 +174,7 @@ class Pooled(torch.nn.Module):
         return align_pyramid([fine, coarse], boxes, image, strides=(4, 8), config=AlignConfig(bins=3))
 
 
+@pytest.mark.slow
 def test_an_exported_graph_says_the_same_for_another_number_of_boxes():
     maps = features(2, 3, 16, 16), features(2, 3, 8, 8, seed=1)
     boxes, image = boxes_in(64.0, 64.0, 9, largest=120.0), torch.arange(9) % 2
