@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyproj
 import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import WktVersion
@@ -134,9 +135,9 @@ def _by_gdal(header: Header) -> CRS | None:
 
 
 def as_text(crs: CRS) -> str:
-    """EPSG:n where that is the CRS exactly, else its WKT."""
+    """EPSG:n where that is the CRS but for names and the order of axes, which ESRI writes otherwise; else its WKT."""
     code = crs.to_epsg()
-    if code is not None and CRS.from_epsg(code) == crs:
+    if code is not None and pyproj.CRS.from_epsg(code).equals(pyproj.CRS.from_wkt(crs.to_wkt()), ignore_axis_order=True):
         return f"EPSG:{code}"
     return str(crs.to_wkt(version=WktVersion.WKT2_2019))
 

@@ -203,7 +203,7 @@ def _other_size(scene: PublicScene, size: Size, path: str) -> str:
 def _other_map(scene: PublicScene, labels: LabelMap, found: Counts, published: Counts, path: str) -> str:
     more = [
         f"{number}: {count} for {published.get(number, 0)}"
-        for number, count in found.items()
+        for number, count in sorted(found.items())
         if count > published.get(number, 0)
     ]
     other = next((m for m in scene.labels if m is not labels and sum(found.values()) == m.pixels), None)

@@ -171,7 +171,8 @@ def _to_pixels(
             raise GridMismatch(f"{points.path} has longitudes and latitudes, but {name} has no CRS; give row and col instead")
         turn = Transformer.from_crs(WGS84, CRS.from_user_input(like.crs), always_xy=True)
         across, down = turn.transform(across, down)
-    across, down = (~Affine(*like.transform)) * (across, down)
+    inverse = ~Affine(*like.transform)
+    across, down = inverse.a * across + inverse.b * down + inverse.c, inverse.d * across + inverse.e * down + inverse.f
     return np.asarray(down), np.asarray(across)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from terralean.raster.cube import span
 from terralean.raster.cube_source import CubeSource, OpenCube, is_cube
 from terralean.raster.grid import IDENTITY, Grid, Window
 from terralean.raster.source import Source, check_there
+from terralean.raster.wavelengths import numbers, told_by_gdal
 from terralean.spec import Bands
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,16 @@ def open_scene(path: str | Path, *, bands: Sequence[int] | None = None) -> Scene
 
     Raises MissingFile, UnreadableScene, BandMismatch. A scene without a CRS is read all the same, with a warning.
     """
-    scene = describe(path, bands=bands, expected="an image, a GeoTIFF for example")
+    return _told_of(describe(path, bands=bands, expected="an image, a GeoTIFF for example"))
+
+
+def scene_from(source: Source) -> Scene:
+    """The scene of what a source opens, as `open_scene` gives it."""
+    return _told_of(_of_file(source, bands=None))
+
+
+def _told_of(scene: Scene) -> Scene:
+    """Warn of what a scene lacks."""
     with scene.source.dataset() as dataset:
         lack = _lack_of_place(dataset)
     scene.close()  # thousands of scenes may be known at once, and only so many files open
@@ -112,14 +121,18 @@ def describe(path: str | Path, *, bands: Sequence[int] | None = None, expected: 
     check_there(str(path), expected=expected)
     if is_cube(str(path)):
         return scene_of(CubeSource(str(path)), bands=bands)
-    source = Source(str(path))
+    return _of_file(Source(str(path)), bands=bands)
+
+
+def _of_file(source: Source, *, bands: Sequence[int] | None) -> Scene:
+    path = source.path
     with source.dataset() as dataset:
-        positions = _choose(dataset, str(path), bands)
+        positions = _choose(dataset, path, bands)
         nodata = dataset.nodatavals
         grid = _grid(dataset)
         alpha = _alpha(dataset)
         return Scene(
-            path=str(path),
+            path=path,
             grid=grid,
             bands=_bands(dataset, positions),
             nodata_values=tuple(nodata[i - 1] for i in positions),
@@ -282,8 +295,10 @@ def _choose(dataset: Any, path: str, bands: Sequence[int] | None) -> tuple[int, 
 
 
 def _not_bad(dataset: Any, path: str, data: list[int]) -> tuple[int, ...]:
-    listed = _numbers(dataset.tags(ns="ENVI").get("bbl", ""))
-    bad = {i for i, good in enumerate(listed, start=1) if good == 0} | {i for i in data if dataset.tags(i).get("bbl") == "0"}
+    listed = numbers(dataset.tags(ns="ENVI").get("bbl", ""))
+    bad = {i for i, good in enumerate(listed, start=1) if good == 0} | {
+        i for i in data if _number(_tag(dataset, i, "bbl")) == 0
+    }
     good = tuple(i for i in data if i not in bad)
     if not good:
         return tuple(data)
@@ -372,19 +387,9 @@ def _scale(dataset: Any, scales: set[float]) -> float:
 
 
 def _wavelengths_nm(dataset: Any, positions: tuple[int, ...]) -> tuple[float | None, ...] | None:
-    nm = tuple(_wavelength_nm(dataset.tags(i), dataset.tags(i, ns="IMAGERY")) for i in positions)
+    found = told_by_gdal(dataset)
+    nm = tuple(found[i - 1] for i in positions) if found is not None else ()
     return nm if any(nm) else None
-
-
-def _wavelength_nm(tags: dict[str, str], imagery: dict[str, str]) -> float | None:
-    value, unit = _number(tags.get("wavelength")), tags.get("wavelength_units", "").lower()
-    if value is None:
-        value, unit = _number(imagery.get("CENTRAL_WAVELENGTH_UM")), "um"
-    if value is None:
-        return None
-    micro = unit.startswith(("um", "micro", "µ")) or (not unit.startswith("n") and value < 100)  # noqa: PLR2004 - no unit: by size
-    nm = round(value * 1000, 4) if micro else value
-    return nm if 200 <= nm <= 20_000 else None  # noqa: PLR2004 - beyond the optical range it is not a centre wavelength
 
 
 def _number(text: str | None) -> float | None:
@@ -394,8 +399,8 @@ def _number(text: str | None) -> float | None:
         return None
 
 
-def _numbers(text: str) -> list[float]:
-    return [float(found) for found in re.findall(r"[-+.\deE]+", text)]
+def _tag(dataset: Any, position: int, name: str) -> str | None:
+    return next((value for key, value in dataset.tags(position).items() if key.lower() == name), None)
 
 
 def _subdatasets(dataset: Any) -> str:
