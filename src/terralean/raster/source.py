@@ -36,20 +36,22 @@ REMOTE_OPTIONS = {
 REMOTE = re.compile(
     r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs)(_streaming)?[/?]|(?!file:|zip:|tar:)[a-z0-9+.-]+://", re.IGNORECASE
 )
+VIRTUAL = re.compile(r"\s*<")
 CONNECTION = re.compile(r"/vsi|\w{2,}:|\s*<")  # what GDAL opens that is no plain path: /vsizip/..., NETCDF:..., <VRTDataset>
 
 
 class Source:
     """A file that GDAL opens, shared by a scene and its crops. Neither pickling nor forking carries the handle along."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, *, opened: str | None = None) -> None:
+        self.path = path  # what errors call it
+        self._opened = path if opened is None else opened  # what GDAL is given
         self._handle: Any = None
         self._lock = threading.RLock()  # GDAL datasets are not safe for two threads at once
         self._pid = os.getpid()
 
-    def __reduce__(self) -> tuple[type[Source], tuple[str]]:
-        return Source, (self.path,)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.path, self._opened)
 
     @contextmanager
     def dataset(self) -> Iterator[Any]:
@@ -57,10 +59,10 @@ class Source:
         if self._pid != os.getpid():
             self._inherited = self._handle  # the parent's: kept, because closing it here could wait for a lock nobody holds
             self._handle, self._lock, self._pid = None, threading.RLock(), os.getpid()
-        options = remote_options(self.path)
+        options = remote_options(self._opened)
         with self._lock, rasterio.Env(**options) if options else nullcontext():
             if self._handle is None:
-                self._handle = _open(self.path)
+                self._handle = _open(self._opened, name=self.path)
             yield self._handle
 
     @contextmanager
@@ -101,8 +103,8 @@ def check_there(path: str, *, expected: str) -> None:
 
 
 def remote_options(path: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """GDAL options for a remote path, less those that the user has set; none for a local path."""
-    if not REMOTE.match(path):
+    """GDAL options for a remote path, or a virtual raster of some, less those that the user has set; none for a local path."""
+    if not (REMOTE.search(path) if VIRTUAL.match(path) else REMOTE.match(path)):
         return {}
     theirs = set(environ) | (set(rasterio.env.getenv()) if rasterio.env.hasenv() else set())
     return {key: value for key, value in REMOTE_OPTIONS.items() if key not in theirs}
@@ -115,13 +117,17 @@ def cause(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _open(path: str) -> Any:
+def _again(path: str, opened: str) -> Source:
+    return Source(path, opened=opened)
+
+
+def _open(path: str, *, name: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # open_scene says it, with what follows from it
             return rasterio.open(path)
     except GDAL_ERRORS as error:
         raise UnreadableScene(
-            f"{path} is not an image that GDAL can open ({cause(error)}); expected a GeoTIFF, VRT, ENVI, PNG, JPEG or another "
+            f"{name} is not an image that GDAL can open ({cause(error)}); expected a GeoTIFF, VRT, ENVI, PNG, JPEG or another "
             "raster format; see what `rio info` says of it"
         ) from error

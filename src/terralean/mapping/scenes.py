@@ -1,0 +1,142 @@
+"""Which scenes are meant: paths, patterns, lists of them, and STAC files."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from terralean.errors import BandMismatch, ConfigError, MissingFile, TerraleanError
+from terralean.raster.acquired import Acquired, acquired
+from terralean.raster.scene import Scene, open_scene
+from terralean.raster.source import CONNECTION
+from terralean.raster.stac_search import Item, find_parts, images, is_stac, read_items
+from terralean.raster.stack import open_stack, renamed
+from terralean.spec import Bands
+
+BESIDE = re.compile(r"\.(aux\.xml|ovr|msk|qml|tfw|wld|prj|part)$", re.IGNORECASE)  # what lies beside rasters and is none
+NO_FILE_NAME = re.compile(r"[^\w.+-]+")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScenesConfig:
+    """How the assets of STAC items are used."""
+
+    assets: tuple[str, ...] | None = None  # keys of those with the model's bands, in their order; None: found by their bands
+    resample: bool = False  # have coarser bands interpolated bilinearly to the finest; else they are refused
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SceneSource:
+    """A scene that is to be mapped: a path, or an item of a STAC file."""
+
+    name: str  # for people
+    stem: str  # its files are called by
+    item: Item | None = None
+    config: ScenesConfig = ScenesConfig()
+
+    def open(self, need: Bands, *, bands: Sequence[int] | None = None) -> Scene:
+        """The scene. `bands` are positions of those needed in its file; of an item they are found by what it says of them.
+
+        An item's bands that lie in several files are one scene all the same, see `terralean.raster.stack`. Errors name the
+        item.
+        """
+        if self.item is None:
+            return open_scene(self.name, bands=bands)
+        try:
+            return self._open_item(self.item, need, bands=bands)
+        except TerraleanError as error:
+            said = str(error)
+            raise type(error)(said if said.startswith(self.item.called) else f"{self.item.called}: {said}") from error
+
+    def acquired(self, scene: Scene) -> Acquired:
+        """When the scene, which is open, was acquired, as far as its item or its file says."""
+        if self.item is not None:
+            return self.item.acquired
+        with scene.source.dataset() as dataset:
+            return acquired(dataset)
+
+    def _open_item(self, item: Item, need: Bands, *, bands: Sequence[int] | None) -> Scene:
+        if bands is not None:
+            return open_scene(self._only_image(item), bands=bands)
+        found = find_parts(item, need, assets=self.config.assets)
+        if isinstance(found, str):
+            return open_scene(found)
+        if len({part.path for part in found}) == 1:
+            return renamed(open_scene(found[0].path, bands=[part.position for part in found]), need.names)
+        return open_stack(self.name, found, names=need.names, resample=self.config.resample)
+
+    def _only_image(self, item: Item) -> str:
+        """The file that positions of bands are positions in."""
+        found = images(item, self.config.assets)
+        if len(found) > 1:
+            raise BandMismatch(
+                f"--bands gives positions in one file, and the item has the images {', '.join(asset.key for asset in found)}; "
+                "name one of them with --assets, or the files of the model's bands with --assets and no --bands"
+            )
+        return found[0].path
+
+
+def find_scenes(arguments: Sequence[str | Path], *, config: ScenesConfig | None = None) -> list[SceneSource]:
+    """The scenes that are meant, in order.
+
+    An argument is a path or whatever else GDAL opens, a pattern with *, ? or [] (** at any depth), a STAC item or collection
+    of items (a JSON file), or @FILE with such an argument on each line; there, empty lines and those that begin with # count
+    for nothing. Paths are seen from the working directory, those in STAC files from the file.
+
+    Raises MissingFile where a pattern or a list has nothing, UnreadableScene where a STAC file holds no items, ConfigError
+    where `config` says something of items and there are none.
+    """
+    config = ScenesConfig() if config is None else config
+    found = [source for argument in arguments for source in _expand(str(argument), config)]
+    if config != ScenesConfig() and not any(source.item for source in found):
+        raise ConfigError("--assets and --resample are about STAC items, and none is among the scenes; leave them out")
+    return found
+
+
+def _expand(argument: str, config: ScenesConfig) -> Iterator[SceneSource]:
+    if argument.startswith("@") and not os.path.exists(argument):
+        for line in _lines(argument[1:]):
+            yield from _expand(line, config)
+    elif is_stac(argument):
+        yield from (_of_item(item, config) for item in read_items(argument))
+    elif glob.has_magic(argument) and not os.path.exists(argument) and not CONNECTION.match(argument):
+        yield from (_of_path(path) for path in _matching(argument))
+    else:
+        yield _of_path(argument)
+
+
+def _lines(path: str) -> list[str]:
+    """The arguments in a list."""
+    if not os.path.isfile(path):
+        raise MissingFile(f"{path} is not there; expected a text file with a scene on each line; check the path behind the @")
+    try:
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text in UTF-8 ({error}); expected a path on each line") from error
+    found = [line for line in lines if line and not line.startswith("#")]
+    if not found:
+        raise MissingFile(f"{path} names no scene; expected a path on each line")
+    nested = [line for line in found if line.startswith("@")]
+    if nested:
+        raise ConfigError(f"{path} names another list, {nested[0]}; give both to the command")
+    return found
+
+
+def _matching(pattern: str) -> list[str]:
+    """Files of a pattern, sorted, less what only lies beside rasters."""
+    found = sorted(path for path in glob.glob(pattern, recursive=True) if not BESIDE.search(path) and os.path.isfile(path))
+    if not found:
+        raise MissingFile(f"{pattern} matches no file; check the pattern, and that it is quoted if the list is long")
+    return found
+
+
+def _of_path(path: str) -> SceneSource:
+    return SceneSource(name=path, stem=Path(path).stem)
+
+
+def _of_item(item: Item, config: ScenesConfig) -> SceneSource:
+    return SceneSource(name=item.called, stem=NO_FILE_NAME.sub("_", item.id), item=item, config=config)
