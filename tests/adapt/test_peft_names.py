@@ -66,6 +66,21 @@ def test_a_state_is_what_adapting_changed(network):
         torch.testing.assert_close(other(x), model(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("network", ["lola"], indirect=True)
+def test_norms_that_learn_have_their_statistics_in_it(network):
+    model, x = network
+    other = copy.deepcopy(model)
+    adapt(model, LoRAConfig(rank=2, targets=("qkv",), train=("head", "patch_embed", "qkv.bias")))
+    model.train()(x + 1)
+    names = {name.removeprefix("base_model.model.") for name in adapter_state(model) if ".lora_" not in name}
+    assert {name for name in names if not name.endswith("qkv.bias")} == {
+        *(f"patch_embed.1.{own}" for own in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")),
+        *(f"{part}.{own}" for part in ("patch_embed.0", "head") for own in ("weight", "bias")),
+    }
+    add_adapter_state(other, adapter_state(model), alpha=4.0, source="it")
+    assert torch.equal(other.patch_embed[1].running_mean, model.patch_embed[1].running_mean)
+
+
 @vit
 @pytest.mark.parametrize(
     ("change", "words"),

@@ -6,7 +6,7 @@ trained in full has `base_model.model.` before its own name (PEFT checkpoint for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,18 @@ A, B = ".lora_A.weight", ".lora_B.weight"
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
-    """Adapters and what else learns, copied. B (outputs, r) has a row for every output and holds the strength."""
+    """Adapters and what else learns, copied, with the statistics of norms that do.
+
+    B (outputs, r) has a row for every output and holds the strength.
+    """
     found = {}
     for name, layer in adapters(model):
         found[f"{PREFIX}{name}{A}"] = layer.lora_A.weight.detach().clone()
         found[f"{PREFIX}{name}{B}"] = _all_rows(layer)
-    own = {plain_name(name): parameter for name, parameter in model.named_parameters()}
-    return found | {PREFIX + name: own[name].detach().clone() for name in learning(model).names}
+    full = learning(model).names
+    own = {plain_name(name): tensor for name, tensor in model.named_parameters()} | dict(model.named_buffers())
+    names = [*full, *_statistics(model, {name.rpartition(".")[0] for name in full})]
+    return found | {PREFIX + name: own[name].detach().clone() for name in names}
 
 
 def add_adapter_state(model: nn.Module, state: Mapping[str, Tensor], *, alpha: float, source: str) -> None:
@@ -38,7 +43,7 @@ def add_adapter_state(model: nn.Module, state: Mapping[str, Tensor], *, alpha: f
     full = {name.removeprefix(PREFIX): tensor for name, tensor in state.items() if not name.endswith((A, B))}
     _check(model, state, names, full, source=source)
     with torch.no_grad():
-        own = dict(model.named_parameters())
+        own = _tensors(model)
         for name, tensor in full.items():
             own[name].copy_(tensor)
         wrap(model, dict.fromkeys(names), rank=len(state[f"{PREFIX}{names[0]}{A}"]), alpha=alpha, dropout=0.0)
@@ -47,13 +52,23 @@ def add_adapter_state(model: nn.Module, state: Mapping[str, Tensor], *, alpha: f
             layer.lora_B.weight.copy_(state[f"{PREFIX}{name}{B}"])
 
 
+def _statistics(model: nn.Module, parts: Iterable[str]) -> list[str]:
+    """Names of the buffers that stand beside parameters of these parts."""
+    modules = {name: part for name in sorted(parts) if not isinstance(part := model.get_submodule(name), LoRALinear)}
+    return [f"{name}.{own}" for name, part in modules.items() for own, _ in part.named_buffers(recurse=False)]
+
+
 def _all_rows(layer: LoRALinear) -> Tensor:
     b = layer.strength * layer.lora_B.weight.detach()
     return b if layer.rows is None else b.new_zeros(layer.out_features, b.shape[1]).index_copy(0, layer.rows, b)
 
 
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
 def _check(model: nn.Module, state: Mapping[str, Tensor], names: list[str], full: Mapping[str, Tensor], *, source: str) -> None:
-    own = dict(model.named_parameters())
+    own = _tensors(model)
     linear = {name for name, part in model.named_modules() if isinstance(part, nn.Linear)}
     wrong = [f"{name}: the network has no such linear layer" for name in names if name not in linear]
     wrong += [f"{name}: the network has no such parameter" for name in full if name not in own]

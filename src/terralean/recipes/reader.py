@@ -81,6 +81,8 @@ def parse(values: Mapping[str, Any], *, source: str) -> AnyExperiment:
     experiment = EXPERIMENTS[task]
     if isinstance(values.get("reduce"), Mapping) and "reduce" in get_type_hints(experiment):
         values = {**values, "reduce": _reduction(values["reduce"], source=source)}
+    if isinstance(values.get("adapt"), Mapping) and "adapt" in get_type_hints(experiment):
+        values = {**values, "adapt": _adaptation(values["adapt"], source=source)}
     _check_keys(values, experiment, source=source, path="")
     return _validate(experiment, values, source=source, path="")
 
@@ -99,6 +101,15 @@ def read_scene_data(run: Path) -> SceneDataConfig | None:
         return None
     experiment, _ = read_run(run)
     return experiment.data if isinstance(experiment, SceneExperiment) else None
+
+
+def _adaptation(values: Mapping[str, Any], *, source: str) -> dict[str, Any]:
+    """A section `adapt:` with the field's name for `from`, which Python keeps for itself."""
+    if "start" in values:
+        raise ConfigError(f"{source}: no setting adapt.start; nearest: adapt.from")
+    if values.get("from") is None:
+        raise ConfigError(f"{source}: adapt: has no from; set adapt.from to the run folder that is to be adapted")
+    return {"start" if key == "from" else key: value for key, value in values.items()}
 
 
 def _reduction(values: Mapping[str, Any], *, source: str) -> Reduction:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import terralean
+from terralean.train.config import sections
 from terralean.train.experiments import AnyExperiment
 from terralean.train.material import Material
 
 
 def settings(experiment: AnyExperiment) -> dict[str, object]:
     """What they are told."""
-    return {"version of terralean": terralean.__version__} | _flat(asdict(experiment))
+    return {"version of terralean": terralean.__version__} | _flat(sections(experiment))
 
 
 def seen(material: Material, *, state: Path) -> dict[str, object]:

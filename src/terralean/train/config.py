@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
+from terralean.adapt.lora import LoRAConfig
 from terralean.data.config import DataConfig
 from terralean.errors import ConfigError
 from terralean.models import CLASSIFIERS, PIXEL_CLASSIFIERS, SEGMENTERS
@@ -102,6 +103,13 @@ class ForestConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AdaptConfig(LoRAConfig):
+    """How a trained network is adapted instead of training all of its weights; its adapters are merged at the end."""
+
+    start: str  # in a recipe `from`: a run folder, .safetensors or .pth of a network of this kind
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Experiment:
     """Everything a run depends on but the data folder."""
 
@@ -111,6 +119,7 @@ class Experiment:
     train: TrainConfig | None = None  # of a network
     forest: ForestConfig | None = None  # of a random forest; an experiment has one of the two
     reduce: Reduction | None = None  # how tokens are taken out or merged on their way through the network; None: not at all
+    adapt: AdaptConfig | None = None  # None: all weights are trained
     tiling: TilingConfig = field(default_factory=TilingConfig)
     seed: int = 0
 
@@ -123,6 +132,7 @@ class Experiment:
                 f"model {self.model.name} recognises {sees}, task segmentation needs one that maps pixels: "
                 f"{', '.join(get_close_matches(self.model.name, SEGMENTERS) or ('lemevit_tiny_light',))}"
             )
+        check_start(self.model, self.adapt)
         if self.model.shrink < 1 or self.data.tile_px % self.model.shrink:
             raise ConfigError(
                 f"model.shrink must be at least 1 and divide data.tile_px, got {self.model.shrink} and {self.data.tile_px} px"
@@ -154,8 +164,24 @@ def _with_cooldown(steps: int) -> str:
 
 def to_yaml(experiment: Any) -> str:
     """Every value of an experiment, defaults included, as a recipe file holds them."""
-    sections = {name: value for name, value in asdict(experiment).items() if value is not None}
-    return yaml.safe_dump(_plain(sections), sort_keys=False)
+    return yaml.safe_dump(_plain(sections(experiment)), sort_keys=False)
+
+
+def sections(experiment: Any) -> dict[str, Any]:
+    """The values of an experiment by the names that recipes have for them; sections that it does not have are left out."""
+    found = {name: value for name, value in asdict(experiment).items() if value is not None}
+    if "adapt" in found:
+        found["adapt"] = {"from": found["adapt"].pop("start"), **found["adapt"]}
+    return found
+
+
+def check_start(model: ModelConfig, adapt: AdaptConfig | None) -> None:
+    """Raise ConfigError where it is said twice what a network starts from."""
+    if adapt is not None and model.weights is not None:
+        raise ConfigError(
+            f"adapt.from {adapt.start} and model.weights {model.weights} both say what the network starts from; leave out "
+            "model.weights to adapt, or adapt: to train all weights"
+        )
 
 
 def _check_forest(experiment: Experiment, forest: ForestConfig) -> None:
@@ -166,6 +192,7 @@ def _check_forest(experiment: Experiment, forest: ForestConfig) -> None:
         "model.sizes": bool(experiment.model.sizes),
         "model.shrink": experiment.model.shrink != 1,
         "reduce": experiment.reduce is not None,
+        "adapt": experiment.adapt is not None,
         "data.augment": experiment.data.augment != default.augment,
         "data.rare_share": experiment.data.rare_share != default.rare_share,
     }

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import unified_diff
@@ -27,6 +27,7 @@ from terralean.errors import RunError
 from terralean.models import create
 from terralean.predict.predictor import Predictor
 from terralean.tokens import Reduction
+from terralean.train import adaptation
 from terralean.train.alike import seen, settings
 from terralean.train.callbacks import EndAtOnce, KeepBest, LastState, MetricsLog, Progress, Tell, read_metrics
 from terralean.train.config import Experiment, ForestConfig, to_yaml
@@ -130,7 +131,8 @@ def _run(
         module = group.every(lambda: _module(experiment, material, course, processes))
         group.first(lambda: _begin(out, recipe=recipe, material=material))
         with group.telling():
-            best = _fit(kind, course, module, material, out=out, processes=processes, tell=tell)
+            more = _averaging(course) if experiment.adapt is None else adaptation.callbacks(experiment.adapt, course)
+            best = _fit(kind, course, module, material, out=out, processes=processes, tell=tell, more=more)
         return group.first(lambda: _finish(experiment, module, material, out=out, best=best, processes=processes))
 
 
@@ -186,6 +188,7 @@ def _finish(
     model = cast("Judged", module).model
     if best.best is None:  # nothing to choose by: the weights of the last step, averaged if asked
         save_weights(model.state_dict(), out / WEIGHTS)
+    adapted = None if experiment.adapt is None else adaptation.finish(model, experiment.adapt, out=out)
     rows = read_metrics(out / "metrics.csv")
     ended = _Ended(
         steps=int(rows[-1]["step"]) if rows else 0,
@@ -195,7 +198,8 @@ def _finish(
         sizes=experiment.model.sizes,
         cost=_cost(model, experiment, material),
     )
-    card = _calibrated(experiment, _card(experiment, material, ended), material, out=out, processes=processes)
+    card = replace(_card(experiment, material, ended), adapted=adapted)
+    card = _calibrated(experiment, card, material, out=out, processes=processes)
     write_card(card, out)
     (out / "last" / STATE).unlink()  # three times the weights, and of no use to a finished run
     (out / "last").rmdir()
@@ -254,9 +258,12 @@ def _check_split(out: Path, material: Material) -> None:
 def _module(experiment: AnyExperiment, material: Material, course: Course, processes: Processes) -> lightning.LightningModule:
     torch.manual_seed(experiment.seed)
     model = _network(experiment, material, reduce=_reduction(experiment))
-    if experiment.model.weights is not None:
-        start = Path(experiment.model.weights)
-        log.info("starting from %s", load_pretrained(model, start, bands=material.bands, averaged=experiment.model.averaged))
+    start = experiment.model.weights if experiment.adapt is None else experiment.adapt.start
+    if start is not None:
+        told = load_pretrained(model, Path(start), bands=material.bands, averaged=experiment.model.averaged)
+        log.info("starting from %s", told)
+    if experiment.adapt is not None:
+        adaptation.begin(model, experiment.adapt)
     if processes.count > 1:
         model = synchronise(model, device=processes.device)
     optimiser(model, course)  # so that a setting which does not fit the model leaves no run behind
@@ -277,19 +284,24 @@ def _fit(
     out: Path,
     processes: Processes,
     tell: Callable[[Progress], None],
+    more: Sequence[Callback],
 ) -> KeepBest:
     best = KeepBest(out, score=kind.score, patience=course.patience)
     last = out / "last" / STATE
     if last.is_file() and (rows := read_metrics(out / "metrics.csv")):
         log.info("going on after step %s of %d", rows[-1]["step"], course.steps)
     with _quiet():
-        trainer = _trainer(course, out=out, processes=processes, best=best, last=last, tell=tell)
+        trainer = _trainer(course, out=out, processes=processes, best=best, last=last, tell=tell, more=more)
         data = Loaders(material, course, rank=processes.rank, count=processes.count)
         try:
             trainer.fit(module, data, ckpt_path=last if last.is_file() else None, weights_only=False)
         except SystemExit as stop:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from stop
     return best
+
+
+def _averaging(course: Course) -> list[Callback]:
+    return [] if course.ema_decay is None else [EMAWeightAveraging(decay=course.ema_decay)]
 
 
 def _trainer(
@@ -300,10 +312,10 @@ def _trainer(
     best: KeepBest,
     last: Path,
     tell: Callable[[Progress], None],
+    more: Sequence[Callback],
 ) -> lightning.Trainer:
-    averaging: list[Callback] = [] if course.ema_decay is None else [EMAWeightAveraging(decay=course.ema_decay)]
     told = Tell(tell, steps=course.steps, best=best)
-    callbacks = [best, *averaging, MetricsLog(out / "metrics.csv", score=best.score), told, LastState(last), EndAtOnce()]
+    callbacks = [best, *more, MetricsLog(out / "metrics.csv", score=best.score), told, LastState(last), EndAtOnce()]
     return lightning.Trainer(
         accelerator="gpu" if processes.device.type == "cuda" else "cpu",
         devices=devices(processes),
@@ -439,6 +451,7 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*num_workers.*")
             warnings.filterwarnings("ignore", message="Total length of .* across ranks is zero.*")  # no validation split
             warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # inside Lightning, with torch 2.15
+            warnings.filterwarnings("ignore", message="Found .* in eval mode at the start")  # norms that adapting freezes
             warnings.filterwarnings("ignore", message="Grad strides do not match.*")  # of depthwise kernels, under DDP
             yield
     finally:

@@ -11,7 +11,7 @@ from terralean.data.scene_config import SceneDataConfig
 from terralean.errors import ConfigError
 from terralean.models import CLASSIFIERS, PIXEL_CLASSIFIERS, SEGMENTERS
 from terralean.tasks.classification import MixConfig
-from terralean.train.config import ModelConfig
+from terralean.train.config import AdaptConfig, ModelConfig, check_start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +129,7 @@ class SceneExperiment:
     train: SceneTrainConfig
     data: SceneDataConfig = field(default_factory=SceneDataConfig)
     grid: GridConfig = field(default_factory=GridConfig)
+    adapt: AdaptConfig | None = None  # None: all weights are trained
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -140,5 +141,6 @@ class SceneExperiment:
                 f"model {self.model.name} {does}, task classification needs one that recognises whole images: "
                 f"{', '.join(get_close_matches(self.model.name, CLASSIFIERS) or ('lemevit_tiny',))}"
             )
+        check_start(self.model, self.adapt)
         if self.model.shrink != 1:
             raise ConfigError("model.shrink is for maps of pixels; what a scene classifier sees is set by data.size_px")

@@ -37,6 +37,18 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Adapted:
+    """How a model was made from another by low-rank adapters, which its weights now hold."""
+
+    start: str  # what it was made from, as it was named
+    rank: int
+    alpha: float
+    layers: int  # that had an adapter
+    learned: int  # parameters, those of adapters and those that learned in full
+    of: int  # parameters with the adapters'
+
+
+@dataclass(frozen=True, kw_only=True)
 class Card:
     """Everything needed to use a checkpoint, without the recipe or the data it came from."""
 
@@ -57,6 +69,7 @@ class Card:
     overlap_px: int
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0  # scores are divided by it before the softmax
     training: Training
+    adapted: Adapted | None = None  # None: all weights were trained
     metrics: dict[str, Any] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
     licence: str = "unstated"
