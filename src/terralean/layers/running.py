@@ -127,7 +127,7 @@ def _mixed(
     if rows.lengths is None:
         return _attend(parts, query, key, value, there=stream.there, size=stream.size, read=read)
     mixed = torch.empty_like(value)
-    found = None if read is None else value.new_empty(len(value), dtype=torch.float32)
+    found = None if read is None else value.new_empty(value.shape[0], dtype=torch.float32)
     for group in rows.groups:
         size = None if stream.size is None else stream.size[group]
         mixed[group], seen = _attend(parts, query[group], key[group], value[group], there=None, size=size, read=read)

@@ -45,7 +45,7 @@ class ATMHead(nn.Module):
     def forward(self, x: Tensor, there: Tensor | None = None) -> Answer:
         """Masks (B, K, n) and class logits."""
         memory = self.proj_norm(self.input_proj(x))
-        query = self.q.weight.expand(len(x), -1, -1)
+        query = self.q.weight.expand(x.shape[0], -1, -1)
         layers = cast("nn.ModuleList", self.decoder["layers"])
         for layer in layers[:-1]:
             query, _ = layer(query, memory, there, wants_scores=False)
@@ -137,7 +137,7 @@ class LightATMHead(nn.Module):
 
     def forward(self, x: Tensor, there: Tensor | None = None) -> Answer:
         """Masks (B, K, n) and class logits."""
-        query = self.q.weight.expand(len(x), -1, -1)
+        query = self.q.weight.expand(x.shape[0], -1, -1)
         update, masks = self.attention(query, self.proj_norm(self.input_proj(x)), there, wants_scores=True)
         assert masks is not None
         return Answer(masks, self.class_embed(self.norm(query + update)))
@@ -161,9 +161,9 @@ class SlimATMHead(nn.Module):
 
     def forward(self, x: Tensor, there: Tensor | None = None) -> Answer:
         """Masks (B, K, n) and class logits; nothing is mixed, so that rows without a token change nothing."""
-        query = self.query(self.q.weight).expand(len(x), -1, -1).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        query = self.query(self.q.weight).expand(x.shape[0], -1, -1).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key = self.key(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        return Answer(_scores(query, key).mean(dim=1), self.class_embed(self.q.weight).expand(len(x), -1, -1))
+        return Answer(_scores(query, key).mean(dim=1), self.class_embed(self.q.weight).expand(x.shape[0], -1, -1))
 
 
 def auxiliary_head(

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from terralean.errors import ConfigError
+from terralean.layers.pooling import grid_means
 from terralean.layers.segmenter import Segmenter, at_size_of
 from terralean.models import lemevit
 from terralean.models.lemevit import LeMeViTPyramid
@@ -57,7 +57,7 @@ class PooledContext(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, width, h, w)."""
         pooled = [
-            at_size_of(x, reduce(F.adaptive_avg_pool2d(x, side))) for side, reduce in zip(POOL_SIDES, self.reduce, strict=True)
+            at_size_of(x, reduce(grid_means(x, side=side))) for side, reduce in zip(POOL_SIDES, self.reduce, strict=True)
         ]
         return self.fuse(torch.cat([x, *pooled], dim=1))
 

@@ -89,7 +89,7 @@ def elvit_hooks(config: ELViTConfig, setting: Setting) -> Hooks:
     def clustering(stream: Stream, _: Seen, *, layer: int) -> Stream:
         first, tokens = stream.x[:, :prefix], stream.x[:, prefix:]
         centres = elvit.find_clusters(tokens, grid=setting.grid, clusters=clusters, config=config)
-        left = torch.full((len(tokens),), centres.shape[1], device=tokens.device)
+        left = torch.full((tokens.shape[0],), centres.shape[1], device=tokens.device)
         point = Point(layer, left, group=elvit.labels(tokens, centres).unflatten(1, setting.grid) + prefix)
         weights = elvit.weights_back(tokens, centres, config)
         x = torch.cat([first, centres], dim=1)
@@ -159,7 +159,7 @@ def _behind(groups: Groups, prefix: int) -> Groups:
     """The same groups behind tokens that are alone."""
     if not prefix:
         return groups
-    first = torch.arange(prefix, device=groups.group.device).expand(len(groups.group), -1)
+    first = torch.arange(prefix, device=groups.group.device).expand(groups.group.shape[0], -1)
     return Groups(torch.cat([first, groups.group + prefix], dim=1), groups.counts + prefix)
 
 

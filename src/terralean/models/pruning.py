@@ -143,7 +143,7 @@ def _graded_hooks(config: MATPConfig | ThresholdConfig, setting: Setting, candid
             gone = candidates(nothing if e is None else e, nothing if r is None else r, there)
             gone = _through_gate(gone, stream, config.gate, setting)
             gone, hit = matp.with_floor(gone, by, there, least=config.n_min)
-        if not setting.training:
+        if not setting.training and not torch.compiler.is_exporting():
             matp.warn_of_floor(hit, least=config.n_min, layer=layer)
         return _take_out(stream, ~gone, layer=layer, setting=setting)
 
@@ -202,7 +202,7 @@ def _answer(stream: Stream, *, layer: int, aux: AuxiliaryConfig, setting: Settin
 
 def _take_out(stream: Stream, kept: Tensor, *, layer: int, setting: Setting, most: int | None = None) -> Stream:
     """Rows of the image that are not kept (B, n) leave the stream, and the record says so."""
-    rows = torch.cat([kept.new_ones(len(kept), setting.prefix), kept], dim=1)
+    rows = torch.cat([kept.new_ones(kept.shape[0], setting.prefix), kept], dim=1)
     stream = drop(stream, rows, setting=setting, most=None if most is None else most + setting.prefix)
     alive = alive_on_grid(stream, setting=setting)
     return stream._replace(record=(*stream.record, Point(layer, alive.sum(dim=(1, 2)), alive)))
@@ -220,4 +220,4 @@ def _image_part(there: Tensor | None, setting: Setting) -> Tensor | None:
 def _alive_counts(stream: Stream, setting: Setting) -> Tensor:
     there = _image_part(stream.there, setting)
     rows = stream.x.shape[1] - setting.prefix
-    return torch.full((len(stream.x),), rows, device=stream.x.device) if there is None else there.sum(dim=1)
+    return torch.full((stream.x.shape[0],), rows, device=stream.x.device) if there is None else there.sum(dim=1)

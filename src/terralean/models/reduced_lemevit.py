@@ -66,7 +66,7 @@ def run_stage(blocks: list[Block], image: Tensor, hooks: Hooks, *, setting: Sett
     if down or along:
         whole = F.pad(image, (0, along, 0, down)).contiguous(memory_format=torch.channels_last)
         inside = F.pad(torch.ones(height, width, dtype=torch.bool, device=image.device), (0, along, 0, down))
-        there = inside.flatten().expand(len(image), -1)
+        there = inside.flatten().expand(image.shape[0], -1)
     rows = arranged(Stream(as_tokens(whole), there), setting.execution)
     for layer, block in enumerate(blocks, start=1):
         rows = _placed(block.pos_embed, rows, hooks, setting)

@@ -162,7 +162,7 @@ def run_block(
     rows = _rows(stream, setting)
     at = layout(setting.grid, window=block.window_size, shift=block.shift_size, device=stream.x.device)
     cut = whole or setting.execution == "masked"
-    parts = whole_windows(rows.place, at) if cut else filled_windows(rows.place, at, rows=len(rows.x))
+    parts = whole_windows(rows.place, at) if cut else filled_windows(rows.place, at, rows=rows.x.shape[0])
     update, received = attend_rows(block.attn, block.norm1(rows.x), parts, see_zeros=whole, read=read)
     x = rows.x + _dropped(block.drop_path1, update, rows)
     x = x + _dropped(block.drop_path2, block.mlp(block.norm2(x)), rows)
@@ -186,7 +186,7 @@ def _rows(stream: Stream, setting: Setting) -> Rows:
     image, chosen, count = number // n, None, images * n
     if stream.there is not None and setting.execution == "packed":
         chosen = stream.there.flatten().nonzero().flatten()
-        flat, image, count = flat[chosen], image[chosen], len(chosen)
+        flat, image, count = flat[chosen], image[chosen], chosen.shape[0]
         number = stream.there.flatten().cumsum(0) - 1
     number = number.view(images, n)
     if stream.there is not None:
@@ -233,7 +233,7 @@ def _inside(size: tuple[int, int], setting: Setting, *, like: Tensor) -> Tensor:
     """Which tokens cover the image: the others go at the first point, and no score is compared with theirs. (B, N)."""
     down, along = setting.grid[0] - size[0], setting.grid[1] - size[1]
     there = F.pad(torch.ones(size, dtype=torch.bool, device=like.device), (0, along, 0, down))
-    return there.flatten().expand(len(like), -1)
+    return there.flatten().expand(like.shape[0], -1)
 
 
 def _seeds(image: Tensor, *, training: bool) -> Callable[[], list[int]]:

@@ -150,7 +150,7 @@ class SegViT(nn.Module):
         there = None if end.there is None else end.there[:, setting.prefix :]
         masks, objects = self.head(self.backbone.finish(end.x[:, setting.prefix :]), there)
         if end.canvas is not None:
-            rows = torch.arange(masks.shape[2], device=masks.device).expand(len(masks), -1)
+            rows = torch.arange(masks.shape[2], device=masks.device).expand(masks.shape[0], -1)
             rows = rows if end.place is None else end.place[:, setting.prefix :] - setting.prefix
             canvas = end.canvas.detach().to(masks.dtype).transpose(1, 2)
             masks = put_back(masks.transpose(1, 2), rows, there, canvas).transpose(1, 2)

@@ -94,7 +94,7 @@ def _layout(
 
 def _ranked(x: Tensor, at: Layout) -> Tensor:
     """Windows of a map, the most active first: (B, windows)."""
-    return best_first(window_scores(windows_of(x.flatten(1, 2), at.token.expand(len(x), -1, -1))))
+    return best_first(window_scores(windows_of(x.flatten(1, 2), at.token.expand(x.shape[0], -1, -1))))
 
 
 def _kept(ranked: Tensor, ratio: float) -> Tensor:
@@ -102,7 +102,7 @@ def _kept(ranked: Tensor, ratio: float) -> Tensor:
 
 
 def _all_windows(x: Tensor, at: Layout) -> Tensor:
-    return torch.arange(len(at.token), device=x.device).expand(len(x), -1)
+    return torch.arange(at.token.shape[0], device=x.device).expand(x.shape[0], -1)
 
 
 def _on_windows(block: SwinTransformerBlock, x: Tensor, at: Layout, kept: Tensor, config: SparseViTConfig) -> Tensor:
@@ -117,7 +117,7 @@ def _on_windows(block: SwinTransformerBlock, x: Tensor, at: Layout, kept: Tensor
 def _point(number: int, kept: Tensor, at: Layout, x: Tensor) -> Point:
     """Which tokens lie in windows that are kept."""
     size = (x.shape[1], x.shape[2])
-    alive = torch.zeros(len(x), size[0] * size[1] + 1, dtype=torch.bool, device=x.device)
+    alive = torch.zeros(x.shape[0], size[0] * size[1] + 1, dtype=torch.bool, device=x.device)
     alive = alive.scatter(1, at.token[kept].flatten(1), value=True)[:, :-1]
     return Point(number, alive.sum(dim=1), alive.unflatten(1, size))
 
@@ -143,7 +143,7 @@ def _run_clusters(
     for block in blocks:
         shift = (clusters[0] // 2, clusters[1] // 2) if any(block.shift_size) else (0, 0)
         at = layout(size, window=clusters, shift=shift, device=x.device)
-        token, region = (None if v is None else v.expand(len(x), -1, -1) for v in at)
+        token, region = (None if v is None else v.expand(x.shape[0], -1, -1) for v in at)
         assert token is not None
         bias = resized_bias(block.attn, window=clusters)
         x = put_windows(run_windows(block, windows_of(x, token), there=None, region=region, bias=bias), token, x)

@@ -67,11 +67,11 @@ class ViTEncoder(nn.Module):
         extra = (-height % multiple, -width % multiple)
         there = None
         if any(extra):
-            there = F.pad(patches.new_ones(len(image), height, width), (0, extra[1], 0, extra[0])) > 0
+            there = F.pad(patches.new_ones(image.shape[0], height, width), (0, extra[1], 0, extra[0])) > 0
             patches = F.pad(patches, (0, 0, 0, extra[1], 0, extra[0]))
             there = F.pad(there.flatten(1), (self.prefix, 0), value=True)
         grid = (patches.shape[1], patches.shape[2])
-        x = torch.cat([*(row.expand(len(image), -1, -1) for row in prefix), patches.flatten(1, 2)], dim=1)
+        x = torch.cat([*(row.expand(image.shape[0], -1, -1) for row in prefix), patches.flatten(1, 2)], dim=1)
         return Embedded(self.body.norm_pre(self.body.pos_drop(x)), there, grid, size)
 
     def run(self, stream: Stream, hooks: Hooks, *, execution: Execution) -> Stream:
@@ -105,7 +105,7 @@ class ViTEncoder(nn.Module):
         if own and prefix:
             prefix = [torch.cat(prefix, dim=1) + body.pos_embed[:, :own]]
         table = body.pos_embed[:, own:].unflatten(1, body.patch_embed.grid_size)
-        if table.shape[1:3] != size:
+        if torch.compiler.is_exporting() or table.shape[1:3] != size:  # the same where the sizes are; a program has no choice
             table = F.interpolate(table.permute(0, 3, 1, 2).float(), size=size, mode="bicubic", align_corners=False)
             table = table.permute(0, 2, 3, 1).to(body.pos_embed.dtype)
         return prefix, table

@@ -107,10 +107,10 @@ def attend_rows(
     qkv = attention.qkv(y)
     nothing = torch.zeros_like(qkv[:1]) if attention.qkv.bias is None else attention.qkv.bias[None].to(qkv.dtype)
     padded, table = torch.cat([qkv, nothing]), position_bias(attention)
-    mixed = qkv.new_zeros(len(y) + 1, attention.proj.in_features)
-    received = None if read is None else y.new_zeros(len(y) + 1, dtype=torch.float32)
+    mixed = qkv.new_zeros(y.shape[0] + 1, attention.proj.in_features)
+    received = None if read is None else y.new_zeros(y.shape[0] + 1, dtype=torch.float32)
     for part in parts:
-        there = part.row < len(y)
+        there = part.row < y.shape[0]
         between = _between(part, table, seen=None if see_zeros else there)
         if read is None or received is None:
             found = _mixed(attention, padded[part.row], between)
@@ -126,7 +126,7 @@ def attend_rows(
 def whole_windows(place: Tensor, at: Layout) -> list[Part]:
     """All positions of all windows; place (B, N + 1) row of each token, the number of rows where it has none."""
     row = place[:, at.token].flatten(0, 1)
-    images, windows = len(place), len(at.token)
+    images, windows = place.shape[0], at.token.shape[0]
     position = torch.arange(row.shape[1], device=row.device).expand_as(row)
     return [Part(row, position, None if at.region is None else at.region.repeat(images, 1))] if windows else []
 
