@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -143,3 +144,21 @@ def finished(data, experiment, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "finished"
     run(experiment(), data=data, out=out, device="cpu")
     return out
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory) -> Callable[..., Path]:
+    """The folder of a tiny network exported in a format and precision, written once; do not change it."""
+    import tiny_networks  # noqa: PLC0415 - only tests of exports need what it needs
+
+    made: dict[object, Path] = {}
+
+    def folder(format_: str, precision: str = "fp32", told: Card | None = None) -> Path:
+        told = told or tiny_networks.make_card()
+        key = (format_, precision, repr(told))
+        if key not in made:
+            place = tmp_path_factory.mktemp(f"{format_}_{precision}")
+            made[key] = tiny_networks.export_tiny(format_, precision, told, place)
+        return made[key]
+
+    return folder

@@ -27,7 +27,7 @@ ALLOWED = {
     "evaluate": {"data", "tasks", "predict", "raster", "weights", "cost", "mapping", "tokens"},
     "explain": {"predict", "raster", "tasks", "models", "mapping", "tokens", "layers"},
     "inspect": {"raster", "data", "weights"},
-    "benchmark": {"models", "layers", "tokens", "weights", "predict", "cost", "data", "raster"},
+    "benchmark": {"models", "layers", "tokens", "weights", "predict", "export", "cost", "data", "raster"},
     "export": {"models", "layers", "tokens", "weights", "predict", "data", "raster", "cost"},
     "demo": None,  # all but cli
     "cli": None,

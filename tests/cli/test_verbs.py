@@ -13,7 +13,7 @@ OPTIONS = {
     "inspect": {"--set", "--json", "--verbose"},
     "train": {"--data", "--out", "--set", "--device", "--devices", "--seed", "--seeds", "--json", "--verbose"},
     "evaluate": {
-        *("--data", "--out", "--against", "--noise", "--noise-mode", "--noise-seed", "--set"),
+        *("--data", "--out", "--against", "--noise", "--noise-mode", "--noise-seed", "--curve", "--set"),
         *("--device", "--precision", "--json", "--verbose"),
     },
     "map": {
@@ -31,10 +31,12 @@ OPTIONS = {
     },
     "benchmark": {
         *("--batch", "--size", "--bands", "--classes", "--train", "--rounds", "--precision", "--mode", "--device"),
-        *("--on", "--reduce", "--images"),
+        *("--on", "--reduce", "--images", "--runtimes"),
         *("--csv", "--figure", "--accuracy", "--paper", "--json", "--verbose"),
     },
-    "export": {"--format", "--out", "--json", "--verbose"},
+    "export": {
+        *("--format", "--out", "--precision", "--tile", "--check", "--calibrate", "--opset", "--set", "--json", "--verbose")
+    },
     "list": {"--json"},
 }
 

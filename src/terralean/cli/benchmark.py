@@ -53,6 +53,9 @@ def benchmark(
         ),
     ] = None,
     images: Annotated[int | None, typer.Option(help="With --on: windows that are measured.", show_default="16")] = None,
+    runtimes: Annotated[
+        bool, typer.Option("--runtimes", help="With --on: a run as PyTorch runs it, compiled, in onnxruntime and OpenVINO.")
+    ] = False,
     device: Device = None,
     csv: Annotated[Path | None, typer.Option(help="Also write all rows to this file.", show_default=False)] = None,
     figure: Annotated[
@@ -76,8 +79,8 @@ def benchmark(
     """Measure parameters, multiply-adds, images per second, latency and memory, all models in one interleaved run.
 
     With --on it measures runs on real images, since the cost of token reduction depends on them: tokens left, operations,
-    images per second, beside the same run without reduction. Exit status 1 where a row failed; its reason is in the table, and
-    the other rows are measured.
+    images per second, beside the same run without reduction; with --runtimes as well one run in every runtime. Exit status 1
+    where a row failed; its reason is in the table, and the other rows are measured.
     """
     configure_logging(verbose)
     from terralean.benchmark import accuracy, files, groups, table
@@ -96,9 +99,11 @@ def benchmark(
         if unused := [name for name, value in others.items() if value is not None and name not in shared]:
             raise ConfigError(f"{', '.join(unused)}: of no meaning with --on, which takes runs as they are; leave it out")
         own = only_given({name: given[name] for name in shared})
-        _benchmark_runs(models or [], scenes, reductions or [], {**own, "images": images}, csv=csv, as_json=as_json)
+        measure = _benchmark_runtimes if runtimes else _benchmark_runs
+        measure(models or [], scenes, reductions or [], {**own, "images": images}, csv=csv, as_json=as_json)
         return
-    if unused := [f"--{name}" for name, value in {"reduce": reductions, "images": images}.items() if value is not None]:
+    for_runs = {"reduce": reductions, "images": images, "runtimes": runtimes or None}
+    if unused := [f"--{name}" for name, value in for_runs.items() if value is not None]:
         raise ConfigError(f"{', '.join(unused)}: for runs on real images; name these with --on, e.g. --on scene.tif")
     chosen = _as_tuples(only_given(given))
     if paper:
@@ -149,6 +154,32 @@ def _benchmark_runs(
         out_console.print(images_table.as_table(report))
     if csv is not None:
         files.write_csv(report.rows, csv, kind=ImagesRow)
+
+
+def _benchmark_runtimes(
+    runs: list[str], scenes: list[str], reductions: list[str], given: dict[str, Any], *, csv: Path | None, as_json: bool
+) -> None:
+    """One run, in every runtime that can execute it."""
+    from terralean import recipes
+    from terralean.benchmark import files, runtimes_table
+    from terralean.benchmark.runtimes import RuntimesConfig, RuntimesRow
+    from terralean.benchmark.runtimes import run as measure
+
+    if reductions or "precisions" in given:
+        raise ConfigError("--runtimes measures every precision of a run as it is; leave --precision and --reduce out")
+    if len(runs) != 1:
+        raise ConfigError("--runtimes is of one run, e.g. terralean benchmark RUN --runtimes --on scene.tif")
+    config = RuntimesConfig(run=Path(runs[0]), scenes=tuple(scenes), **_as_tuples(only_given(given)))
+    with bar("measuring") as tell:
+        report = measure(config, read=lambda folder: recipes.read_run(folder)[0].data, progress=tell)
+    if as_json:
+        print_json(asdict(report))
+    else:
+        out_console.print(runtimes_table.as_table(report))
+    if csv is not None:
+        files.write_csv(report.rows, csv, kind=RuntimesRow)
+    if any(row.failure is not None for row in report.rows):
+        raise typer.Exit(1)
 
 
 def _print_ledger(*, unused: list[str], csv: Path | None, as_json: bool) -> None:

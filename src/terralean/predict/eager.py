@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import torch
@@ -46,6 +46,12 @@ class Eager:
             return ()
         trace = cast("Callable[[Tensor], tuple[Point, ...]]", self.network.trace)
         return trace(self.seen(image, valid))
+
+    def content(self) -> Iterator[tuple[str, bytes]]:
+        """The bytes of all that was trained, by name."""
+        for name, tensor in sorted(self.model.state_dict().items()):
+            plain = tensor.detach().cpu().reshape(-1)
+            yield f"{name} {tensor.dtype} {tuple(tensor.shape)}", plain.view(torch.uint8).numpy().tobytes()
 
     def seen(self, image: Tensor, valid: Tensor) -> Tensor:
         """As the network takes it."""

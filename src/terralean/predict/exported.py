@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+
 import torch
 from torch import Tensor
 
 from terralean.errors import BandMismatch, SizeError
-from terralean.predict.artefact import Artefact
+from terralean.predict.artefact import Artefact, RuntimeName
 from terralean.predict.onnx_runtime import open_onnx
 from terralean.predict.openvino_runtime import open_openvino
 from terralean.predict.runtime import Session
 from terralean.predict.torch_export import open_torch
 
-OPEN = {"onnxruntime": open_onnx, "openvino": open_openvino, "torch": open_torch}
+Open = Callable[..., Session]  # of an artefact, on a device
+OPEN: Mapping[RuntimeName, Open] = {"onnxruntime": open_onnx, "openvino": open_openvino, "torch": open_torch}
 
 
 class Exported:
@@ -38,6 +41,11 @@ class Exported:
             return self.session(image, valid)
         parts = zip(image.split(batch), valid.split(batch), strict=True)
         return torch.cat([self.session(*_filled(i, v, batch=batch))[: len(i)] for i, v in parts])
+
+    def content(self) -> Iterator[tuple[str, bytes]]:
+        """The checksums of the graph's files, by name."""
+        for name, found in sorted(self.artefact.manifest.files.items()):
+            yield name, found.encode()
 
     def _check(self, image: Tensor) -> None:
         folder, bands = self.artefact.folder, len(self.artefact.card.bands)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from terralean.errors import ConfigError
 from terralean.layers.hooks import Point
-from terralean.predict.artefact import Artefact, GraphPrecision, is_artefact, read_artefact
+from terralean.predict.artefact import Artefact, GraphPrecision, contract, is_artefact, read_artefact
 from terralean.predict.eager import Eager
 from terralean.predict.exported import Exported, open_graph
 from terralean.predict.normalise import Normalise
@@ -73,6 +74,14 @@ class Predictor:
     def seen(self, image: Tensor, valid: Tensor) -> Tensor:
         """As the network takes it."""
         return self.eager.seen(image, valid)
+
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits: the same for the same weights and card, as far as answers depend on it."""
+        digest = hashlib.sha256(contract(self.card).encode())
+        for name, part in self.runtime.content():
+            digest.update(name.encode())
+            digest.update(part)
+        return digest.hexdigest()
 
     @property
     def model(self) -> nn.Module:

@@ -28,7 +28,9 @@ def open_torch(artefact: Artefact, *, device: torch.device | None) -> TorchSessi
     classes = shapes[str(result)][1]
     check_ends(artefact, bands=int(shapes["image"][1]), classes=classes if isinstance(classes, int) else None)
     if place.type != "cpu":
-        program = torch.export.passes.move_to_device_pass(program, place)
+        from torch.export.passes import move_to_device_pass  # noqa: PLC0415 - takes its time, and only GPUs need it
+
+        program = move_to_device_pass(program, place)
     return TorchSession(program.module(), place)
 
 
