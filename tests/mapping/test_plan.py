@@ -40,8 +40,3 @@ def test_windows_of_a_crop_are_windows_of_the_scene():
 def test_impossible_plans(tile, overlap, message):
     with pytest.raises(ConfigError, match=message):
         Plan(grid=Grid(width=9, height=9, crs=None), tile_px=tile, overlap_px=overlap)
-
-
-def test_memory_does_not_grow_with_height():
-    low, high = (Plan(grid=Grid(width=2000, height=h, crs=None), tile_px=256, overlap_px=64) for h in (500, 50_000))
-    assert low.bytes_needed(bands=3, classes=9, batch=4) == high.bytes_needed(bands=3, classes=9, batch=4)

@@ -194,12 +194,14 @@ def test_of_many_scenes_the_good_ones_are_mapped_and_the_others_named(predictor,
         [tmp_path / "missing.tif", good, tmp_path / "text.tif"],
         out=tmp_path / "maps",
         config=MapConfig(),
-        progress=lambda done, total: told.append((done, total)),
+        progress=told.append,
     )
     assert [result.scene for result in results] == [str(good)]
     assert list(failed) == [str(tmp_path / "missing.tif"), str(tmp_path / "text.tif")]
     assert "missing.tif" in failed[str(tmp_path / "missing.tif")]
-    assert told[-1] == (2000, 3000)
+    last = told[-1]
+    assert (last.scene, last.index, last.scenes, last.unit) == (str(good), 1, 3, "km2")
+    assert last.done == last.total == pytest.approx(150 * 130 * 0.25e-6)
 
 
 def test_a_single_scenes_mistake_is_raised(predictor, tmp_path):
@@ -230,6 +232,6 @@ def test_a_table_is_for_cells(predictor, tmp_path):
     path = write(tmp_path / "scene.tif", values())
     with pytest.raises(ConfigError, match=r"lemevit_tiny_light maps single pixels; ask for --polygons or --confidence"):
         map_scene(predictor, path, out=tmp_path / "maps", config=MapConfig(table=True))
-    with pytest.raises(ConfigError, match="polygons must be one of gpkg, fgb, got 'shp'"):
+    with pytest.raises(ConfigError, match="polygons must be one of gpkg, fgb, parquet, got 'shp'"):
         MapConfig(polygons="shp")
     assert not (tmp_path / "maps").exists()

@@ -12,7 +12,7 @@ from rio_cogeo import cog_validate
 from terralean.errors import LabelError, OutputFailed
 from terralean.raster.grid import Grid
 from terralean.raster.scene import open_scene
-from terralean.raster.write import map_content, write_map, write_scene
+from terralean.raster.write import count_classes, map_content, write_map, write_scene
 from terralean.spec import Bands, Classes
 
 UTM = Grid(width=1300, height=1100, crs="EPSG:32633", transform=(10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0))
@@ -35,7 +35,9 @@ def save(path: Path, values: np.ndarray, *, grid: Grid = UTM, rows: int = 256, c
     plain = map_content(classes).rows(path.with_name("rows"), width=grid.width)
     for row in range(0, grid.height, rows):
         plain.append(values[None, row : row + rows])
-    write_map(path, plain, grid=grid, classes=classes, tags={"TERRALEAN_MODEL": "lemevit_tiny", "note": "a=b & c"})
+    totals = count_classes(plain, grid=grid, classes=classes)
+    tags = {"TERRALEAN_MODEL": "lemevit_tiny", "note": "a=b & c"}
+    write_map(path, plain, totals=totals, grid=grid, classes=classes, tags=tags)
     for file in ("rows", "rows.vrt"):
         path.with_name(file).unlink()
     return path

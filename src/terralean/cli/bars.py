@@ -34,6 +34,27 @@ def training_bar() -> Iterator[Callable[[Any], None]]:
         yield tell
 
 
+@contextmanager
+def mapping_bar() -> Iterator[Callable[[Any], None]]:
+    """Called with how far a map is."""
+    with _progress() as shown:
+        task = shown.add_task("mapping", total=None)
+
+        def tell(progress: Any) -> None:
+            before = f", {_amount(progress.resumed)} from before" if progress.resumed else ""
+            several = f" ({progress.index + 1} of {progress.scenes})" if progress.scenes > 1 else ""
+            text = f"{_amount(progress.done)} of {_amount(progress.total)} {progress.unit}{before}{several}"
+            done = progress.index + progress.done / progress.total
+            shown.update(task, completed=done, total=progress.scenes, description=text)
+
+        yield tell
+
+
+def _amount(value: float) -> str:
+    """With three digits at least, and no more behind the point than these need."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits
+
+
 def _progress() -> Progress:
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     return Progress(*columns, console=err_console, transient=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from terralean.cli.bars import bar
+from terralean.cli.bars import mapping_bar
 from terralean.cli.console import configure_logging, out_console, print_json
 from terralean.cli.options import Device, Json, Precision, Reduce, Run, SceneBands, Tile, Verbose, only_given, positions
 from terralean.errors import SomeScenesFailed
@@ -48,7 +48,7 @@ def map_(
     given: dict[str, Any] = {"tile_px": tile, "overlap_px": overlap, "batch": batch, "bands": positions(bands)}
     given |= {"polygons": polygons, "confidence": confidence, "table": table}
     config = MapConfig(overwrite=overwrite, **only_given(given))
-    with bar("mapping") as tell:
+    with mapping_bar() as tell:
         predictor = load(run, device=device, precision=precision, reduce=recipes.reduction(changes or []))
         results, failed = map_scenes(predictor, scenes, out=out, config=config, progress=tell)
     if as_json:

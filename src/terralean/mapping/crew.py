@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 import torch
 
-from terralean.errors import ConfigError
 from terralean.mapping.plan import Lattice
 from terralean.mapping.reading import Batch, Readable, batches, first_row_read, pieces
 from terralean.mapping.stages import Stages
@@ -27,12 +27,6 @@ class Crew:
     workers: int = 1
     threads: int | None = None  # that a worker's arithmetic uses on a CPU; None: as torch is set
 
-    def __post_init__(self) -> None:
-        for name, least in (("batch", "window"), ("workers", "worker"), ("threads", "thread")):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1 {least}, got {value}")
-
     @property
     def at_once(self) -> int:
         """Batches under way: with each worker one, and as many that wait for it or to be blended."""
@@ -44,6 +38,17 @@ def default_workers(device: torch.device) -> int:
     if device.type != "cpu":
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Within it torch computes with so many threads wherever it is called from."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def answered(

@@ -47,11 +47,11 @@ class Job:
     """Rows and files of a map so far. Made by `open_job`."""
 
     def __init__(self, folder: Path, order: Order) -> None:
-        self.folder, self._order = folder, order
+        self.folder, self.contents, self._order = folder, order.contents, order
         self._journal = Journal(folder / JOURNAL)
         self.rows = {name: content.rows(folder / name, width=order.width) for name, content in order.contents.items()}
         self._check()
-        self.resumed = self.done
+        self.resumed_rows = self.rows_done
 
     @property
     def done(self) -> int:
@@ -111,8 +111,8 @@ class Job:
                 _remove(file)
         yield folder / name
         new = sorted(file.name for file in folder.iterdir() if file.name not in made)
-        for file in new:
-            sync(folder / file)
+        for made_now in new:
+            sync(folder / made_now)
         self._journal.append({"made": new})
 
     def name_files(self, *, last: str) -> None:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from terralean.errors import BandMismatch, ConfigError
+from terralean.mapping.progress import Progress
 from terralean.mapping.run import WINDOWS_AT_ONCE, MapConfig, MapResult, make_plan, map_scene
 from terralean.mapping.strips import strips
 from terralean.predict import Predictor
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 FAR = 50  # times the spread of a band in training: no scenery does that in all bands, a division by 255 or 10,000 does
 FEWEST_PX = 1000  # from which a spread says something
+FOR_MAPS = ("confidence", "scores", "compute", "polygons", "table", "aoi", "workers", "threads", "overwrite")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -99,7 +101,7 @@ class Model:
         *,
         out: str | Path,
         config: MapConfig | None = None,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Callable[[Progress], None] = lambda progress: None,
     ) -> MapResult:
         """Write the map of a raster of any size as `out/<scene>_map.tif`; see `terralean.mapping.run.map_scene`."""
         if not isinstance(scene, str | Path):
@@ -157,9 +159,10 @@ def _settings(config: MapConfig | None, *, recognises: bool) -> MapConfig:
         raise ConfigError(f"config must be a terralean.mapping.run.MapConfig, got {type(config).__name__}")
     if config.bands is not None:
         raise ConfigError("bands are for scenes; give predict an array of the model's bands in their order: values[[3, 2, 1]]")
-    files = [name for name in ("confidence", "polygons", "table", "overwrite") if getattr(config, name)]
-    if files:
-        raise ConfigError(f"{files[0]} is for maps; predict writes nothing")
+    usual = MapConfig()
+    others = [name for name in FOR_MAPS if getattr(config, name) != getattr(usual, name)]
+    if others:
+        raise ConfigError(f"{others[0]} is for maps; predict writes nothing")
     return config
 
 

@@ -1,36 +1,28 @@
-"""What a map is made of on disk: classes, and if asked for confidence, polygons and a table, all of them or none."""
+"""What a map is made of on disk: classes, and if asked for confidence, scores, compute, polygons and a table."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from terralean.raster.cog import CogWriter, Content
-from terralean.raster.grid import Grid, Window
+from terralean.errors import OutputFailed
+from terralean.mapping.job import Job
+from terralean.mapping.work import CERTAINTY, CERTAINTY_STEPS, COMPUTE, CONFIDENCE, scores_content
+from terralean.raster.cog import Content, write_cog
+from terralean.raster.grid import Grid
 from terralean.raster.outlines import PolygonWriter
-from terralean.raster.whole import whole
-from terralean.raster.write import MapWriter
+from terralean.raster.write import Totals, map_content, write_map
 from terralean.spec import IGNORE, Classes
 
-Polygons = Literal["gpkg", "fgb"]
+Polygons = Literal["gpkg", "fgb", "parquet"]
 COLUMNS = ("row", "col", "x", "y", "class", "confidence")  # of the table
-CONFIDENCE = Content(bands=("confidence_percent",), dtype="uint8", nodata=IGNORE, overviews="AVERAGE", bits=8)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """Full-width rows of a map."""
-
-    window: Window  # in px of the map
-    classes: NDArray[np.uint8]  # (h, w), 255 where there is no data
-    confidence: NDArray[np.float32]  # (h, w), the probability of that class; means nothing where there is no data
+AT_ONCE_PX = 2**20  # read of the rows for polygons and table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,65 +31,101 @@ class Targets:
 
     map: Path
     confidence: Path | None = None
+    scores: Path | None = None
+    compute: Path | None = None
     polygons: Path | None = None
     table: Path | None = None
 
     @property
-    def names(self) -> list[str]:
-        """File names, the map's first."""
-        return [path.name for path in (self.map, self.confidence, self.polygons, self.table) if path is not None]
+    def paths(self) -> list[Path]:
+        """All that were asked for, the map first."""
+        return [path for path in (getattr(self, field.name) for field in fields(self)) if path is not None]
+
+    def contents(self, classes: Classes) -> dict[str, Content]:
+        """The rows that have to be known for them, by what they say."""
+        contents = {"classes": map_content(classes)}
+        if self.confidence is not None or self.polygons is not None:
+            contents["confidence"] = CONFIDENCE
+        if self.scores is not None:
+            contents["scores"] = scores_content(classes)
+        if self.compute is not None:
+            contents["compute"] = COMPUTE
+        if self.table is not None:
+            contents["certainty"] = CERTAINTY
+        return contents
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outputs:
-    """Takes the rows of a map from top to bottom and hands them to whatever writes a part of it."""
+class Legend:
+    """What the pixels of a map are: where they lie and what their numbers mean."""
 
-    map: MapWriter
-    others: tuple[Callable[[Answer], None], ...]
-
-    def write(self, answer: Answer) -> None:
-        """The next rows."""
-        self.map.write(answer.window, answer.classes)
-        for write in self.others:
-            write(answer)
+    grid: Grid
+    place: Grid  # the same with coordinates even where the scene has none, for polygons and table
+    classes: Classes
+    tags: Mapping[str, str]
 
 
-@contextmanager
-def outputs(
-    targets: Targets, *, grid: Grid, place: Grid, classes: Classes, tags: Mapping[str, str], overwrite: bool
-) -> Iterator[Outputs]:
-    """Writers of a map on `grid`; polygons and table have the coordinates of `place`, the same pixels.
-
-    Files appear when the block ends without an error. Raises OutputFailed as `whole` does.
-    """
-    with whole(targets.map.parent, targets.names, overwrite=overwrite) as folder, ExitStack() as stack:
-        others: list[Callable[[Answer], None]] = []
-        if targets.confidence is not None:
-            cog = stack.enter_context(CogWriter(folder / targets.confidence.name, grid=grid, content=CONFIDENCE, tags=tags))
-            others.append(lambda answer: cog.write(answer.window, percent(answer)[None]))
-        if targets.polygons is not None:
-            outlines = stack.enter_context(PolygonWriter(folder / targets.polygons.name, grid=place, classes=classes))
-            others.append(lambda answer: outlines.write(answer.classes, answer.confidence))
-        if targets.table is not None:
-            file = stack.enter_context((folder / targets.table.name).open("w", encoding="utf-8", newline=""))
-            lines = csv.writer(file, lineterminator="\n")
-            lines.writerow(COLUMNS)
-            others.append(lambda answer: lines.writerows(_rows(answer, place=place, classes=classes)))
-        map_ = stack.enter_context(MapWriter(folder / targets.map.name, grid=grid, classes=classes, tags=tags))
-        yield Outputs(map=map_, others=tuple(others))
+def check_absent(targets: Targets) -> None:
+    """Raise OutputFailed where a file is there already."""
+    for path in targets.paths:
+        if path.exists():
+            raise OutputFailed(f"{path} exists; delete it, choose another folder, or say --overwrite")
 
 
-def percent(answer: Answer) -> NDArray[np.uint8]:
-    """Confidence in whole percent (h, w), 255 where there is no data."""
-    known = answer.classes != IGNORE
-    return np.where(known, np.where(known, answer.confidence, 0).clip(0, 1) * 100 + 0.5, IGNORE).astype(np.uint8)
+def make_files(job: Job, targets: Targets, legend: Legend, totals: Totals) -> None:
+    """Make of the finished rows what is not made yet, and give all of it its names."""
+    rasters = {"confidence": targets.confidence, "scores": targets.scores, "compute": targets.compute}
+    for name, path in rasters.items():
+        if path is not None:
+            _make_raster(job, name, path, legend)
+    if targets.polygons is not None:
+        _make_polygons(job, targets.polygons, legend)
+    if targets.table is not None:
+        _make_table(job, targets.table, legend)
+    with job.making(targets.map.name) as path:
+        if path is not None:
+            rows, tags = job.rows["classes"], legend.tags
+            write_map(path, rows, totals=totals, grid=legend.grid, classes=legend.classes, tags=tags)
+    job.name_files(last=targets.map.name)
 
 
-def _rows(answer: Answer, *, place: Grid, classes: Classes) -> Iterator[tuple[Any, ...]]:
+def _make_raster(job: Job, name: str, target: Path, legend: Legend) -> None:
+    with job.making(target.name) as path:
+        if path is not None:
+            write_cog(path, job.rows[name], grid=legend.grid, content=job.contents[name], tags=legend.tags)
+
+
+def _make_polygons(job: Job, target: Path, legend: Legend) -> None:
+    with job.making(target.name) as path:
+        if path is not None:
+            with PolygonWriter(path, grid=legend.place, classes=legend.classes) as writer:
+                for _, classes, confidence in _both(job, "confidence", legend.grid):
+                    writer.write(classes, confidence)
+
+
+def _make_table(job: Job, target: Path, legend: Legend) -> None:
+    with job.making(target.name) as path:
+        if path is not None:
+            with path.open("w", encoding="utf-8", newline="") as file:
+                lines = csv.writer(file, lineterminator="\n")
+                lines.writerow(COLUMNS)
+                for row, classes, certainty in _both(job, "certainty", legend.grid):
+                    lines.writerows(_lines(row, classes, certainty, legend))
+
+
+def _both(job: Job, name: str, grid: Grid) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[Any]]]:
+    """Classes and what else is known, some rows at a time, and the number of the first."""
+    step = max(1, AT_ONCE_PX // grid.width)
+    for row in range(0, grid.height, step):
+        height = min(step, grid.height - row)
+        yield row, job.rows["classes"].read(row, height)[0], job.rows[name].read(row, height)[0]
+
+
+def _lines(first: int, classes: NDArray[np.uint8], certainty: NDArray[np.uint16], legend: Legend) -> Iterator[tuple[Any, ...]]:
     """Of each pixel of the map with data its row and column from 0, its centre, class and confidence."""
-    a, b, c, d, e, f = place.transform
-    for down, across in np.argwhere(answer.classes != IGNORE).tolist():
-        row, col = answer.window.row + down, answer.window.col + across
+    a, b, c, d, e, f = legend.place.transform
+    for down, col in np.argwhere(classes != IGNORE).tolist():
+        row = first + down
         x, y = a * (col + 0.5) + b * (row + 0.5) + c, d * (col + 0.5) + e * (row + 0.5) + f
-        name = classes.names[answer.classes[down, across]]
-        yield row, col, repr(x), repr(y), name, f"{answer.confidence[down, across]:.4f}"
+        name = legend.classes.names[classes[down, col]]
+        yield row, col, repr(x), repr(y), name, f"{certainty[down, col] / CERTAINTY_STEPS:.4f}"

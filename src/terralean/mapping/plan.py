@@ -27,6 +27,10 @@ class Lattice(Protocol):
         """Of a window."""
 
     @property
+    def overlap_px(self) -> int:
+        """Shared by neighbours."""
+
+    @property
     def rows(self) -> list[int]:
         """First rows of the windows."""
 
@@ -103,11 +107,6 @@ class Plan:
     def holds(self, wanted: NDArray[np.bool_]) -> bool:
         """Windows without a pixel to map are not predicted."""
         return bool(wanted.any())
-
-    def bytes_needed(self, *, bands: int, classes: int, batch: int) -> int:
-        """Peak bytes of the arrays held at once: one strip of scores, its mask and classes, one batch of windows."""
-        strip = self.tile_px * max(self.grid.width, self.tile_px) * (4 * classes + 2)
-        return strip + batch * self.tile_px**2 * 4 * (2 * bands + 2 * classes)
 
     @property
     def _all_rows(self) -> list[int]:

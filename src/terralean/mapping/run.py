@@ -1,29 +1,33 @@
-"""One scene to one map."""
+"""One scene to one map, and many scenes one after the other."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
 import terralean
 from terralean.errors import ConfigError, OutputFailed, TerraleanError, UnreadableScene
-from terralean.mapping.cells import CellPlan, recognised
-from terralean.mapping.outputs import Answer, Polygons, Targets, outputs
+from terralean.mapping.cells import CellPlan, CellWork
+from terralean.mapping.crew import Crew, default_workers, torch_threads
+from terralean.mapping.facts import facts_of
+from terralean.mapping.job import Job, Order, open_job
+from terralean.mapping.outputs import Legend, Polygons, Targets, check_absent, make_files
+from terralean.mapping.pixels import PixelWork
 from terralean.mapping.plan import Plan
-from terralean.mapping.strips import strips
+from terralean.mapping.progress import Meter, Progress
+from terralean.mapping.stages import Stages
+from terralean.mapping.work import Work
 from terralean.predict import Predictor
-from terralean.raster import outlines
+from terralean.raster.clip import read_clip
+from terralean.raster.cog import bounded_cache
 from terralean.raster.grid import Grid
 from terralean.raster.scene import Scene, open_scene
+from terralean.raster.write import Totals, count_classes
 from terralean.spec import check_band_values, check_bands, check_mappable
-from terralean.tasks import segmentation
 from terralean.weights.card import Card
 
 log = logging.getLogger(__name__)
@@ -34,20 +38,27 @@ VIEWS_AT_ONCE = 16  # smaller, and a network works through 16 of 64 px a fourth 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MapConfig:
-    """How a scene is cut, None: as the model was trained; and what is written of it beside the classes."""
+    """How a scene is cut, None: as the model was trained; what is written of it beside the classes; who works on it."""
 
     tile_px: int | None = None
     overlap_px: int | None = None
     batch: int | None = None  # windows predicted at once; None: 4, or 16 views of a scene classifier
     bands: tuple[int, ...] | None = None  # positions from 1 of the model's bands in the scene; None: the scene's own order
+    aoi: str | None = None  # a vector file: only what lies in its polygons is mapped
     confidence: bool = False  # a raster of the probability of each pixel's class
+    scores: bool = False  # a raster of the probabilities of all classes
+    compute: bool = False  # a raster of the share of tokens that the model kept; of a model that reduces them
     polygons: Polygons | None = None  # of regions of one class, in this format
     table: bool = False  # a line for each cell; of a model that recognises scenes
+    workers: int | None = None  # batches predicted side by side; None: one for each processor, or one on a GPU
+    threads: int = 1  # of a worker's arithmetic on a CPU
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.batch is not None and self.batch < 1:
-            raise ConfigError(f"batch must be at least 1 window, got {self.batch}")
+        for name, what in (("batch", "window"), ("workers", "worker"), ("threads", "thread")):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1 {what}, got {value}")
         if self.polygons is not None and self.polygons not in get_args(Polygons):
             raise ConfigError(f"polygons must be one of {', '.join(get_args(Polygons))}, got {self.polygons!r}")
 
@@ -65,8 +76,13 @@ class MapResult:
     area_km2: float | None  # of valid pixels; None without a CRS
     class_share: dict[str, float] = field(default_factory=dict)  # of valid pixels
     confidence: str | None = None  # files that were asked for
+    scores: str | None = None
+    compute: str | None = None
     polygons: str | None = None
     table: str | None = None
+    windows: int  # that held something to map, and were predicted
+    compute_share: float | None = None  # of what these cost without token reduction; None where it was not asked for
+    resumed_share: float = 0.0  # of the rows, from a run that was stopped
     seconds: float
 
 
@@ -76,45 +92,39 @@ def map_scene(
     *,
     out: Path,
     config: MapConfig,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[Progress], None] = lambda progress: None,
 ) -> MapResult:
     """Write the class map of a scene as `out/<scene>_map.tif`, with its style and attribute table beside it.
 
     A model of scene recognition gives a map of cells, see `terralean.mapping.cells`. On request there are
-    `<scene>_confidence.tif` (percent, 255 where there is no data), `<scene>_polygons.gpkg` and, of cells, `<scene>_cells.csv`.
+    `<scene>_confidence.tif` (percent, 255 where there is no data), `<scene>_scores.tif` (the same, a band for each class),
+    `<scene>_compute.tif` (percent of tokens kept), `<scene>_polygons.gpkg` and, of cells, `<scene>_cells.csv`.
 
-    `progress` is told finished and all rows. Raises BandMismatch before anything is predicted, UnreadableScene where the
-    scene holds no valid pixel, OutputFailed where the map cannot be written; no file then keeps its final name.
+    A run that was stopped, in whatever way, goes on when it is started again, to the same bytes; see `terralean.mapping.job`.
+    Raises BandMismatch before anything is predicted, UnreadableScene where the scene holds no valid pixel or breaks off,
+    OutputFailed where the map cannot be written, JobError where another run is at it or was begun otherwise; no file then keeps
+    its final name.
     """
     began = time.monotonic()
     card = predictor.card
     make, targets = _maker(card, config), _targets(path, out=out, config=config)
-    with open_scene(path, bands=config.bands) as scene:
+    with open_scene(path, bands=config.bands) as scene, bounded_cache(), torch_threads(config.threads):
         check_contract(scene, card, chosen=config.bands is not None)
-        work = make(predictor, scene, config)
-        log.info(
-            "%s: %d x %d px, about %d MB of memory beside the model",
-            path,
-            scene.grid.width,
-            scene.grid.height,
-            (work.need + (outlines.bytes_needed(work.grid) if config.polygons else 0)) // 2**20 + 1,
-        )
-        counts = _write(predictor, scene, work, targets=targets, overwrite=config.overwrite, progress=progress)
-    valid = int(counts.sum())
-    return MapResult(
-        scene=str(path),
-        path=str(targets.map),
-        width_px=work.grid.width,
-        height_px=work.grid.height,
-        cell_px=work.cell_px,
-        valid_share=valid / work.grid.window.pixels,
-        area_km2=_area_km2(work.grid, valid=valid),
-        class_share=dict(zip(card.classes.names, (counts / valid).round(6).tolist(), strict=True)),
-        confidence=_said(targets.confidence),
-        polygons=_said(targets.polygons),
-        table=_said(targets.table),
-        seconds=round(time.monotonic() - began, 1),
-    )
+        work = make(predictor, scene, config, targets)
+        facts = facts_of(predictor, work, files=[file.name for file in targets.paths])
+        order = Order(facts=facts, contents=work.contents, width=work.grid.width, heights=work.heights)
+        with open_job(targets.map.with_suffix(".part"), order, overwrite=config.overwrite, target=targets.map) as job:
+            if not (config.overwrite or job.named):
+                check_absent(targets)
+            _predict(job, work, progress)
+            totals = count_classes(job.rows["classes"], grid=work.grid, classes=card.classes)
+            if not any(totals.pixels):
+                job.forget()
+                raise UnreadableScene(_nothing(scene, config))
+            told = _result(job, work, targets, totals, card)
+            legend = Legend(grid=work.grid, place=work.place, classes=card.classes, tags=_tags(predictor, scene))
+            make_files(job, targets, legend, totals)
+    return replace(told, scene=str(path), seconds=round(time.monotonic() - began, 1))
 
 
 def map_scenes(
@@ -123,19 +133,19 @@ def map_scenes(
     *,
     out: Path,
     config: MapConfig,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[Progress], None] = lambda progress: None,
 ) -> tuple[list[MapResult], dict[str, str]]:
     """Map each scene; results of those that were mapped, and by path what was wrong with the others.
 
-    A single scene's mistake is raised. `progress` is told finished and all scenes, in thousandths.
+    A single scene's mistake is raised.
     """
     check_targets(paths, out=out)
     results: list[MapResult] = []
     failed: dict[str, str] = {}
     for index, path in enumerate(paths):
 
-        def tell(row: int, rows: int, before: int = index) -> None:
-            progress(1000 * before + 1000 * row // rows, 1000 * len(paths))
+        def tell(told: Progress, before: int = index) -> None:
+            progress(replace(told, index=before, scenes=len(paths)))
 
         try:
             results.append(map_scene(predictor, path, out=out, config=config, progress=tell))
@@ -157,7 +167,7 @@ def make_cell_plan(card: Card, grid: Grid, *, config: MapConfig) -> CellPlan:
     """The views of a grid; where only their side is given, cells keep their share of it."""
     view = config.tile_px if config.tile_px is not None else card.tile_px
     overlap = config.overlap_px if config.overlap_px is not None else round(card.overlap_px * view / card.tile_px)
-    return CellPlan(scene=grid, view_px=view, overlap_px=overlap)
+    return CellPlan(grid=grid, view_px=view, overlap_px=overlap)
 
 
 def map_path(path: str | Path, *, out: Path) -> Path:
@@ -189,54 +199,59 @@ def check_contract(scene: Scene, card: Card, *, chosen: bool) -> None:
         log.warning("%s: taking, as --bands says, %s", scene.path, told)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Work:
-    """How a task makes a map of a scene."""
-
-    grid: Grid  # of the map
-    place: Grid  # the same with coordinates even where the scene has none: px of the scene
-    cell_px: int
-    need: int  # peak bytes
-    answers: Iterator[Answer]
+Make = Callable[[Predictor, Scene, MapConfig, Targets], Work]
 
 
-def _pixels(predictor: Predictor, scene: Scene, config: MapConfig) -> _Work:
+def _pixels(predictor: Predictor, scene: Scene, config: MapConfig, targets: Targets) -> PixelWork:
     """A class for each pixel."""
-    card, batch = predictor.card, config.batch or WINDOWS_AT_ONCE
+    card = predictor.card
     plan = make_plan(card, scene.grid, config=config)
-    answers = (
-        Answer(
-            window=strip.window,
-            classes=segmentation.answer(strip.probabilities, strip.valid),
-            confidence=strip.probabilities.max(axis=0),
-        )
-        for strip in strips(predictor, scene, plan, batch=batch)
+    clip = None if config.aoi is None else read_clip(config.aoi, like=scene.grid, name=scene.path)
+    return PixelWork(
+        predictor=predictor,
+        scene=scene,
+        lattice=plan if clip is None else replace(plan, part=clip.window),
+        clip=clip,
+        crew=_crew(predictor, config, batch=WINDOWS_AT_ONCE),
+        contents=targets.contents(card.classes),
     )
-    need = plan.bytes_needed(bands=len(card.bands), classes=len(card.classes), batch=batch)
-    return _Work(grid=plan.grid, place=plan.grid, cell_px=1, need=need, answers=answers)
 
 
-def _cells(predictor: Predictor, scene: Scene, config: MapConfig) -> _Work:
+def _cells(predictor: Predictor, scene: Scene, config: MapConfig, targets: Targets) -> CellWork:
     """A class for each cell."""
-    card, batch = predictor.card, config.batch or VIEWS_AT_ONCE
+    card = predictor.card
     plan = make_cell_plan(card, scene.grid, config=config)
-    need = plan.bytes_needed(
-        bands=len(card.bands), classes=len(card.classes), batch=batch, seen_px=card.seen_px or plan.view_px
+    clip = None if config.aoi is None else read_clip(config.aoi, like=scene.grid, name=scene.path)
+    return CellWork(
+        predictor=predictor,
+        scene=scene,
+        lattice=plan if clip is None else replace(plan, part=clip.window),
+        clip=clip,
+        crew=_crew(predictor, config, batch=VIEWS_AT_ONCE),
+        contents=targets.contents(card.classes),
     )
-    answers = recognised(predictor, scene, plan, batch=batch)
-    return _Work(grid=plan.grid, place=plan.cells, cell_px=plan.cell_px, need=need, answers=answers)
 
 
-MAKERS = {"segmentation": _pixels, "classification": _cells}
+def _crew(predictor: Predictor, config: MapConfig, *, batch: int) -> Crew:
+    workers = config.workers if config.workers is not None else default_workers(predictor.device)
+    return Crew(batch=config.batch or batch, workers=workers, threads=config.threads)
 
 
-def _maker(card: Card, config: MapConfig) -> Callable[[Predictor, Scene, MapConfig], _Work]:
+MAKERS: Mapping[str, Make] = {"segmentation": _pixels, "classification": _cells}
+
+
+def _maker(card: Card, config: MapConfig) -> Make:
     """What the card's task does. Raises ConfigError where that cannot be mapped, or not so."""
     if card.task not in MAKERS:
         raise ConfigError(f"{card.model} was trained for {card.task}; maps are made by models for {' and '.join(MAKERS)}")
     if config.table and card.task != "classification":
         raise ConfigError(
             f"a table has a line for each cell, and {card.model} maps single pixels; ask for --polygons or --confidence instead"
+        )
+    if config.compute and (card.reduce is None or card.task != "segmentation"):
+        raise ConfigError(
+            f"--compute draws what share of its tokens a model keeps, and this run of {card.model} keeps all; train with a "
+            "method of token reduction, or take one that needs no training, e.g. --set reduce.method=tome"
         )
     check_mappable(card.classes, where=f"a map by {card.model}")
     return MAKERS[card.task]
@@ -247,8 +262,45 @@ def _targets(path: str | Path, *, out: Path, config: MapConfig) -> Targets:
     return Targets(
         map=map_path(path, out=out),
         confidence=out / f"{stem}_confidence.tif" if config.confidence else None,
+        scores=out / f"{stem}_scores.tif" if config.scores else None,
+        compute=out / f"{stem}_compute.tif" if config.compute else None,
         polygons=out / f"{stem}_polygons.{config.polygons}" if config.polygons else None,
         table=out / f"{stem}_cells.csv" if config.table else None,
+    )
+
+
+def _predict(job: Job, work: Work, progress: Callable[[Progress], None]) -> None:
+    """Make the rows that are not there yet."""
+    meter = Meter(work.place, scene=work.scene.path, resumed_rows=job.rows_done)
+    progress(meter.at(job.rows_done))
+    if job.complete:
+        return
+    with Stages() as stages:
+        for piece in work.finished(stages, done=job.done):
+            job.keep(piece)
+            progress(meter.at(job.rows_done))
+
+
+def _result(job: Job, work: Work, targets: Targets, totals: Totals, card: Card) -> MapResult:
+    valid = sum(totals.pixels)
+    return MapResult(
+        scene=work.scene.path,
+        path=str(targets.map),
+        width_px=work.grid.width,
+        height_px=work.grid.height,
+        cell_px=work.cell_px,
+        valid_share=valid / work.grid.window.pixels,
+        area_km2=None if totals.area_m2 is None else round(sum(totals.area_m2) / 1e6, 6),
+        class_share={name: round(count / valid, 6) for name, count in zip(card.classes.names, totals.pixels, strict=True)},
+        confidence=_said(targets.confidence),
+        scores=_said(targets.scores),
+        compute=_said(targets.compute),
+        polygons=_said(targets.polygons),
+        table=_said(targets.table),
+        windows=job.windows,
+        compute_share=round(job.kept_sum / job.windows, 6) if targets.compute is not None else None,
+        resumed_share=round(job.resumed_rows / job.height, 6),
+        seconds=0.0,
     )
 
 
@@ -256,26 +308,12 @@ def _said(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _write(
-    predictor: Predictor,
-    scene: Scene,
-    work: _Work,
-    *,
-    targets: Targets,
-    overwrite: bool,
-    progress: Callable[[int, int], None],
-) -> NDArray[np.int64]:
-    """Write the map strip by strip; the count of pixels of each class."""
-    classes, tags = predictor.card.classes, _tags(predictor, scene)
-    with outputs(targets, grid=work.grid, place=work.place, classes=classes, tags=tags, overwrite=overwrite) as files:
-        for answer in work.answers:
-            files.write(answer)
-            progress(answer.window.row + answer.window.height, work.grid.height)
-        if not any(files.map.counts):  # inside, so that nothing is left of what was begun
-            raise UnreadableScene(
-                f"{scene.path} holds no valid pixel in these bands: every one is nodata, masked or NaN; map another scene"
-            )
-        return np.array(files.map.counts)
+def _nothing(scene: Scene, config: MapConfig) -> str:
+    where = "" if config.aoi is None else f" within the polygons of {config.aoi}"
+    return (
+        f"{scene.path} holds no valid pixel in these bands{where}: every one is nodata, masked or NaN; map another "
+        f"{'scene' if config.aoi is None else 'area'}"
+    )
 
 
 def _tags(predictor: Predictor, scene: Scene) -> dict[str, str]:
@@ -287,8 +325,3 @@ def _tags(predictor: Predictor, scene: Scene) -> dict[str, str]:
         "TERRALEAN_SCENE": Path(scene.path).name,
         "TERRALEAN_PRECISION": predictor.precision,
     }
-
-
-def _area_km2(grid: Grid, *, valid: int) -> float | None:
-    pixel = grid.pixel_m()
-    return None if pixel is None else round(valid * pixel[0] * pixel[1] / 1e6, 6)

@@ -37,11 +37,25 @@ class Finished:
 class Work(Protocol):
     """A scene and how it becomes a map."""
 
-    scene: Scene
-    lattice: Lattice
-    clip: Clip | None
-    crew: Crew
-    contents: Mapping[str, Content]  # of the rows, by what they say
+    @property
+    def scene(self) -> Scene:
+        """What is mapped."""
+
+    @property
+    def lattice(self) -> Lattice:
+        """Its windows."""
+
+    @property
+    def clip(self) -> Clip | None:
+        """The part of it that is mapped; None: all."""
+
+    @property
+    def crew(self) -> Crew:
+        """Who predicts."""
+
+    @property
+    def contents(self) -> Mapping[str, Content]:
+        """Of the rows that are made, by what they say."""
 
     @property
     def grid(self) -> Grid:

@@ -225,9 +225,14 @@ def _check(path: Path, rows: RowFile, *, grid: Grid) -> None:
         for row in range(0, grid.height if same else 0, BLOCK):
             height = min(BLOCK, grid.height - row)
             found = dataset.read(window=RasterioWindow(0, row, grid.width, height))
-            same = same and found.tobytes() == rows.read(row, height).tobytes()
+            same = same and all(_same_bytes(one, other) for one, other in zip(found, rows.read(row, height), strict=True))
     if not same:
         raise OSError(errno.EIO, "the finished file does not hold what was written")
+
+
+def _same_bytes(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Whether rows are the same, NaN by NaN."""
+    return one.shape == other.shape and bool((one.view(np.uint8) == other.view(np.uint8)).all())
 
 
 def _vrt(rows: RowFile, *, grid: Grid, content: Content, tags: Mapping[str, str]) -> str:

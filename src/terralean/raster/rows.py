@@ -36,9 +36,9 @@ class RowFile:
     def append(self, values: NDArray[Any]) -> int:
         """Add rows, values (C, h, w); the checksum of their bytes."""
         assert values.shape[::2] == (self.bands, self.width) and values.dtype == self.dtype, f"{values.dtype} {values.shape}"
-        plain = np.ascontiguousarray(values.swapaxes(0, 1)).reshape(-1).view(np.uint8)
+        plain = np.ascontiguousarray(values.swapaxes(0, 1)).reshape(-1).view(np.uint8).data
         self._file.seek(0, os.SEEK_END)
-        left = memoryview(plain)
+        left = plain
         while left:
             left = left[self._file.write(left) :]
         return zlib.crc32(plain)

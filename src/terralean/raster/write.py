@@ -17,44 +17,45 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 
 from terralean.raster.area import row_area_m2
-from terralean.raster.cog import BLOCK, Content, failed, write_cog
-from terralean.raster.grid import Grid, Window
+from terralean.raster.cog import Content, failed, write_cog
+from terralean.raster.grid import Grid
 from terralean.raster.rows import RowFile
 from terralean.raster.source import GDAL_ERRORS
 from terralean.raster.style import attribute_table, join_pam, qml
 from terralean.spec import IGNORE, Bands, Classes, check_mappable
 
 RGB = ("red", "green", "blue")
+COUNTED_PX = 2**22  # at once, for each of which numpy takes 8 bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Totals:
-    """What a class map holds of each class."""
+    """How much of a class map each class covers."""
 
     pixels: tuple[int, ...]
     area_m2: tuple[float, ...] | None  # on the ground; None without a CRS
 
 
-def write_map(path: Path, rows: RowFile, *, grid: Grid, classes: Classes, tags: Mapping[str, str]) -> Totals:
-    """Make a class map of rows: COG, attribute table (`.aux.xml`) and QGIS style (`.qml`); see `write_cog`.
+def write_map(path: Path, rows: RowFile, *, totals: Totals, grid: Grid, classes: Classes, tags: Mapping[str, str]) -> None:
+    """Make a class map of rows and what was counted of them: COG, attribute table (`.aux.xml`) and QGIS style (`.qml`).
 
     The map has the grid's CRS, transform and size, nodata 255, a colour table, overviews in which every pixel has a class of
-    the pixels below it, class names in the tags of its band (`class_0`, `class_1`, ...) and `tags` of its own.
+    the pixels below it, class names in the tags of its band (`class_0`, `class_1`, ...) and `tags` of its own. As with
+    `write_cog` it is nothing to show before this returns.
     """
     check_mappable(classes, where=str(path))
-    found = totals(rows, grid=grid, classes=classes)
     write_cog(path, rows, grid=grid, content=map_content(classes), tags=tags)
-    table, aux = attribute_table(classes, found.pixels, area_m2=found.area_m2), path.with_name(f"{path.name}.aux.xml")
+    table, aux = attribute_table(classes, totals.pixels, area_m2=totals.area_m2), path.with_name(f"{path.name}.aux.xml")
     aux.write_text(join_pam(table, aux.read_text(encoding="utf-8")) if aux.exists() else table, encoding="utf-8")
     path.with_suffix(".qml").write_text(qml(classes), encoding="utf-8")
-    return found
 
 
-def totals(rows: RowFile, *, grid: Grid, classes: Classes) -> Totals:
+def count_classes(rows: RowFile, *, grid: Grid, classes: Classes) -> Totals:
     """Count the pixels of a class map, values 0 to K-1 and 255 where there is none."""
     counts, area_m2, of_rows = np.zeros(IGNORE + 1, dtype=np.int64), np.zeros(IGNORE + 1), row_area_m2(grid)
-    for row in range(0, grid.height, BLOCK):
-        labels = rows.read(row, min(BLOCK, grid.height - row))[0]
+    step = max(1, COUNTED_PX // grid.width)
+    for row in range(0, grid.height, step):
+        labels = rows.read(row, min(step, grid.height - row))[0]
         found = np.bincount(labels.ravel(), minlength=IGNORE + 1)
         counts += found
         if of_rows is not None:
@@ -63,35 +64,6 @@ def totals(rows: RowFile, *, grid: Grid, classes: Classes) -> Totals:
     assert not strange.size, f"values {strange.tolist()} are none of {len(classes)} classes"
     known = slice(len(classes))
     return Totals(pixels=tuple(counts[known].tolist()), area_m2=None if of_rows is None else tuple(area_m2[known].tolist()))
-
-
-class MapWriter:
-    """Context manager that writes the files of `write_map` beside `path` from rows; what it needs for it is gone afterwards."""
-
-    def __init__(self, path: Path, *, grid: Grid, classes: Classes, tags: Mapping[str, str]) -> None:
-        self.path, self._grid, self._classes, self._tags = path, grid, classes, tags
-        self._rows = map_content(classes).rows(path.with_name("rows"), width=grid.width)
-        self._counts = np.zeros(IGNORE + 1, dtype=np.int64)
-
-    def __enter__(self) -> MapWriter:
-        return self
-
-    def write(self, window: Window, labels: NDArray[np.uint8]) -> None:
-        """Class values (h, w) of the next rows."""
-        self._rows.append(labels[None])
-        self._counts += np.bincount(labels.ravel(), minlength=IGNORE + 1)
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Pixels of each class written so far."""
-        return tuple(self._counts[: len(self._classes)].tolist())
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            write_map(self.path, self._rows, grid=self._grid, classes=self._classes, tags=self._tags)
-        self._rows.close()
-        for name in ("rows", "rows.vrt"):
-            self.path.with_name(name).unlink(missing_ok=True)
 
 
 def map_content(classes: Classes) -> Content:
