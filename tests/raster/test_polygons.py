@@ -11,6 +11,7 @@ from shapely import affinity
 from terralean.errors import GridMismatch, LabelError, MissingFile
 from terralean.raster.grid import Grid, Window
 from terralean.raster.labels import label_values, read_labels
+from terralean.raster.polygons import polygons_in_px
 from terralean.spec import Classes
 
 GRID = Grid(width=30, height=20, crs="EPSG:32633", transform=(10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0))
@@ -241,3 +242,22 @@ def test_a_file_without_an_index_gives_the_same_held_in_memory_or_not(tmp_path, 
     np.testing.assert_array_equal(burn(path, window), expected)
     with pytest.raises(LabelError, match="'class' holds '9'"):
         burn(path)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_polygons_in_px_are_whole_and_in_the_order_of_the_file(tmp_path, name):
+    path = save(tmp_path / name, [box(2, 3, 4, 5), box(10, 20, 6, 7), box(0, 28, 3, 9)], {"class": ["wood", "road", "water"]})
+    shapes, names = polygons_in_px(str(path), like=GRID, window=GRID.window, field=None, name="image.tif")
+    by_name = dict(zip(names, shapely.bounds(shapes).round(6).tolist(), strict=True))
+    assert by_name == {"wood": [3, 2, 8, 6], "road": [20, 10, 27, 16], "water": [28, 0, 37, 3]}  # FlatGeobuf reorders
+    window = Window(row=0, col=0, height=5, width=10)
+    shapes, names = polygons_in_px(str(path), like=GRID, window=window, field=None, name="image.tif")
+    assert names == ["wood"] and shapely.bounds(shapes).round(6).tolist() == [[3, 2, 8, 6]]
+    outside = Window(row=100, col=0, height=5, width=10)
+    assert polygons_in_px(str(path), like=GRID, window=outside, field=None, name="image.tif")[1] == []
+
+
+def test_polygons_in_px_need_an_image_with_a_place(tmp_path):
+    path = save(tmp_path / "a.gpkg", [box(2, 3, 4, 5)], {"class": ["wood"]})
+    with pytest.raises(GridMismatch, match=r"image\.png, which has no CRS.*DOTA's text files"):
+        polygons_in_px(str(path), like=Grid(width=30, height=20, crs=None), window=GRID.window, field=None, name="image.png")

@@ -57,13 +57,7 @@ def burn_polygons(
     """Class values (h, w) in a window of the image `name`, 255 outside all polygons. Only polygons near the window are read."""
     labels = np.full((window.height, window.width), IGNORE, dtype=np.uint8)
     inside = window.cut(like.window)
-    if like.crs is None:
-        raise GridMismatch(
-            f"{path} cannot be laid on {name}, which has no CRS; set it (gdal_edit.py -a_srs EPSG:code) or give labels as a "
-            "raster of the same size"
-        )
-    layer = _layer(path)
-    theirs = _crs(path, layer)
+    layer, theirs = _placed_layer(path, like=like, name=name, instead="labels as a raster of the same size")
     if not inside.pixels:
         return labels
     column = choose_field(path, layer["fields"], layer["dtypes"], field=field)
@@ -87,6 +81,28 @@ def polygons_on(path: str, *, like: Grid) -> NDArray[Any]:
     theirs = _crs(path, layer)
     polygons, _ = _read(path, layer["layer_name"], column=None, bbox=_bounds(like, theirs, margin=NEAR))
     return _brought_home(polygons, theirs, like)
+
+
+def polygons_in_px(path: str, *, like: Grid, window: Window, field: str | None, name: str) -> tuple[NDArray[Any], list[str]]:
+    """Polygons that meet a window of the image `name`, in px from the image's outer corner, and their class attribute as text.
+
+    In the order of the file; polygons are whole, also where they leave the window.
+    """
+    layer, theirs = _placed_layer(path, like=like, name=name, instead="polygons in px, such as DOTA's text files")
+    inside = window.cut(like.window)
+    column = choose_field(path, layer["fields"], layer["dtypes"], field=field)
+    if not inside.pixels:
+        return np.empty(0, dtype=object), []
+    polygons, found = _near(path, layer, column=column, bbox=_bounds(like.crop(inside), theirs, margin=NEAR))
+    _check_filled(found, path=path, field=column)
+    a, b, c, d, e, f = tuple(~rasterio.Affine(*like.transform))[:6]
+
+    def to_px(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return a * x + b * y + c, d * x + e * y + f
+
+    ours = shapely.transform(_brought_home(polygons, theirs, like), to_px, interleaved=False)
+    meet = np.flatnonzero(shapely.intersects(ours, shapely.box(*_sides(inside))))
+    return ours[meet], [str(_plain(found[number])) for number in meet]
 
 
 def field_values(path: str, *, field: str | None) -> dict[int, int] | dict[str, int]:
@@ -137,6 +153,20 @@ def class_values(found: NDArray[Any], *, classes: Classes | None, coding: Coding
     if wrong := distinct - values.keys():
         raise LabelError(_strange(wrong, classes=classes, coding=coding, path=path, field=field))
     return [values[_plain(value)] for value in found]
+
+
+def _placed_layer(path: str, *, like: Grid, name: str, instead: str) -> tuple[dict[str, Any], CRS]:
+    """The layer of polygons and its CRS. Raises GridMismatch where the image has no place on the ground."""
+    if like.crs is None:
+        raise GridMismatch(
+            f"{path} cannot be laid on {name}, which has no CRS; set it (gdal_edit.py -a_srs EPSG:code) or give {instead}"
+        )
+    layer = _layer(path)
+    return layer, _crs(path, layer)
+
+
+def _sides(window: Window) -> Box:
+    return window.col, window.row, window.col + window.width, window.row + window.height
 
 
 def _layer(path: str) -> dict[str, Any]:
