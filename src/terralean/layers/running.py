@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from terralean.layers.attention import fused_attention
 from terralean.layers.hooks import Change, Execution, Hooks, Read, Seen, Stream
 from terralean.tokens.packed import pack, pad, rows_of_equal_images
 
@@ -151,7 +151,7 @@ def _attend(
     bias, drop = _bias(there, size, dtype=query.dtype), parts.drop
     if read is None:
         p = drop.p if isinstance(drop, nn.Dropout) and drop.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=p, scale=parts.scale)
+        mixed = fused_attention(query, key, value, mask=bias, dropout=p, scale=parts.scale)
         return mixed.transpose(1, 2), None
     scores = (query * parts.scale) @ key.transpose(-1, -2)
     weights = (scores if bias is None else scores + bias).softmax(dim=-1)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from terralean.errors import ConfigError
+from terralean.layers.attention import fused_attention
 from terralean.layers.hooks import Answer
 
 ClassMode = Literal["two_way", "softmax"]
@@ -89,7 +90,7 @@ class QueryAttention(nn.Module):
         """(B, K, d) -> its update."""
         projected = F.linear(query, self.in_proj_weight, self.in_proj_bias)
         q, k, v = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.out_proj(fused_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class CrossAttention(nn.Module):
@@ -111,7 +112,7 @@ class CrossAttention(nn.Module):
         )
         seen = None if there is None else (there | ~there.any(dim=1, keepdim=True))[:, None, None, :]
         if not wants_scores:
-            return self.proj(F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2)), None
+            return self.proj(fused_attention(q, k, v, mask=seen).transpose(1, 2).flatten(2)), None
         scores = _scores(q, k)
         weights = (scores if seen is None else scores.masked_fill(~seen, -torch.inf)).softmax(dim=-1)
         return self.proj((weights @ v).transpose(1, 2).flatten(2)), scores.mean(dim=1)

@@ -23,11 +23,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from terralean.errors import ConfigError
+from terralean.layers.attention import fused_attention
 from terralean.layers.tiles import join_tiles, split_tiles, tiling, valid_in_tiles
 
 
@@ -192,14 +192,14 @@ def read_regions(query: Tensor, key_value: Tensor, index: Tensor, *, heads: int,
     keys, values = gathered.view(batch * regions, -1, 2, heads, dim // heads).permute(2, 0, 3, 1, 4)
     queries = query.view(batch * regions, length, heads, -1).transpose(1, 2)
     mask = None if valid is None else valid[index].view(batch * regions, 1, 1, -1)
-    seen = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    seen = fused_attention(queries, keys, values, mask=mask)
     return seen.transpose(1, 2).reshape(query.shape)
 
 
 def read_all(qkv: Tensor, *, heads: int) -> Tensor:
     """Attention of all tokens to all: (B, H, W, 3C) -> (B, H, W, C)."""
     parts = qkv.flatten(1, 2).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-    seen = F.scaled_dot_product_attention(*parts.unbind(0))
+    seen = fused_attention(*parts.unbind(0))
     return seen.transpose(1, 2).flatten(2).unflatten(1, qkv.shape[1:3])
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from terralean.errors import ConfigError
+from terralean.layers.attention import fused_attention
 
 if TYPE_CHECKING:
     from terralean.layers.segmenter import ReducedMaps, Reduction
@@ -507,7 +508,7 @@ def split_heads(projected: Tensor, *, parts: int, heads: int) -> tuple[Tensor, .
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, *, scale: float) -> Tensor:
     """(B, heads, N, d) each -> (B, N, heads * d)."""
-    return F.scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2).flatten(2)
+    return fused_attention(query, key, value, scale=scale).transpose(1, 2).flatten(2)
 
 
 def log_ratio(*, few: Tensor, many: Tensor) -> Tensor:

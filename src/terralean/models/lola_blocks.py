@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from terralean.layers.attention import fused_attention
+
 Linear = Callable[[int, int], nn.Module]  # inputs, outputs -> a layer with a bias
 
 
@@ -66,7 +68,7 @@ class WindowAttention(nn.Module):
         if any(rest) and not self.attend_padding:
             there = F.pad(x.new_ones(1, *size, 1), (0, 0, 0, rest[1], 0, rest[0]))
             between = between + _cut(there, sides)[..., 0].log()[:, :, None, None, :]  # log 0: nobody looks there
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=between.to(query.dtype))
+        mixed = fused_attention(query, key, value, mask=between.to(query.dtype))
         changed = self.proj(mixed.transpose(-3, -2).flatten(-2))
         whole = [length + more for length, more in zip(size, rest, strict=True)]
         return _join(changed, whole, sides)[:, : size[0], : size[1]]

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from terralean.errors import ConfigError
+from terralean.layers.attention import fused_attention
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,7 +193,7 @@ def attend_in_windows(qkv: Tensor, bias: Tensor, *, window: int) -> Tensor:
         there = split_windows(F.pad(qkv.new_ones(1, 1, height, width), past), window=window)
         hidden = (there == 0).squeeze(2)[:, None, None]
         bias = bias.masked_fill(hidden, -torch.inf).repeat(batch, 1, 1, 1)
-    seen = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.expand(len(query), -1, -1, -1))
+    seen = fused_attention(query, key, value, mask=bias.expand(len(query), -1, -1, -1))
     rows, columns = padded.shape[-2] // window, padded.shape[-1] // window
     return join_windows(seen.transpose(1, 2).flatten(2), rows=rows, columns=columns)[..., :height, :width]
 

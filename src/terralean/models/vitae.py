@@ -32,6 +32,7 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from terralean.errors import ConfigError
+from terralean.layers.attention import fused_attention
 from terralean.layers.tiles import join_tiles, split_tiles, valid_in_tiles
 
 
@@ -281,7 +282,7 @@ def attend(qkv: Tensor, *, heads: int, valid: Tensor | None) -> Tensor:
     batch, tiles = qkv.shape[:2]
     query, key, value = qkv.flatten(0, 1).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
     mask = None if valid is None else valid.repeat(batch, 1)[:, None, None]
-    seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    seen = fused_attention(query, key, value, mask=mask)
     return seen.transpose(1, 2).flatten(2).unflatten(0, (batch, tiles))
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention
 from torch import Tensor
 
+from terralean.layers.attention import fused_attention
 from terralean.layers.hooks import Read
 
 APART = -100.0  # added to scores of tokens that lie in one window only because a shifted map was rolled; timm's value
@@ -179,7 +180,7 @@ def _mixed(attention: WindowAttention, qkv: Tensor, between: Tensor) -> Tensor:
     query, key, value = _split(attention, qkv)
     dropout = attention.attn_drop.p if attention.training else 0.0
     between = between.to(query.dtype)
-    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=between, dropout_p=dropout, scale=attention.scale)
+    mixed = fused_attention(query, key, value, mask=between, dropout=dropout, scale=attention.scale)
     return mixed.transpose(1, 2).flatten(2)
 
 
