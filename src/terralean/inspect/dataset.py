@@ -22,7 +22,7 @@ from terralean.data.split import Split, make_split
 from terralean.data.words import listed
 from terralean.errors import GridMismatch, LabelError, TerraleanError, UnreadableScene
 from terralean.inspect.finding import Finding, worst_first
-from terralean.inspect.scene import VIEW_PX, BandValues, band_values, percent, undeclared
+from terralean.inspect.scene import BandValues, band_values, percent, undeclared, view_px
 from terralean.raster.grid import Window
 from terralean.raster.scene import open_scene, read_preview
 from terralean.spec import IGNORE, Bands
@@ -151,7 +151,7 @@ def _view(source: Source, config: DataConfig, bands: Bands, contents: _Contents)
         contents.sizes.append((scene.grid.height, scene.grid.width))
         contents.crs[scene.grid.crs] += 1
         try:
-            view, valid = read_preview(scene, VIEW_PX)
+            view, valid = read_preview(scene, view_px(scene))
         except UnreadableScene as error:
             contents.unreadable.append(str(error))
             return

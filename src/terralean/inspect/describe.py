@@ -9,12 +9,14 @@ from terralean.data.scene_config import SceneDataConfig
 from terralean.errors import MissingFile, RunError
 from terralean.inspect.dataset import DatasetReport, describe_dataset
 from terralean.inspect.labelled import LabelledReport, describe_labelled, holds_labelled_images
+from terralean.inspect.library import LibraryReport, describe_library
 from terralean.inspect.run import RunReport, describe_run, is_run
 from terralean.inspect.scene import SceneReport, describe_scene
-from terralean.raster.source import check_there
+from terralean.raster.source import check_there, named_part
+from terralean.raster.spectral_library import is_library
 from terralean.weights.card import seed_folders
 
-Report = SceneReport | DatasetReport | LabelledReport | RunReport
+Report = SceneReport | DatasetReport | LabelledReport | LibraryReport | RunReport
 
 
 def reads_as(path: str) -> type[DataConfig] | type[SceneDataConfig]:
@@ -23,7 +25,8 @@ def reads_as(path: str) -> type[DataConfig] | type[SceneDataConfig]:
 
 
 def describe(path: str, *, config: DataConfig | SceneDataConfig | None = None, seed: int = 0) -> Report:
-    """A run has a card (or a recipe and a split); any other folder is a dataset; a file is a scene.
+    """A run has a card (or a recipe and a split); any other folder is a dataset; a file is a scene, or a
+    spectral library.
 
     A folder holds images with a class each, or with a class for each pixel, as its layout tells; a config of either kind says
     it for certain. A scene file is a dataset where the config names its labels. Raises MissingFile, RunError for a folder of
@@ -41,7 +44,9 @@ def describe(path: str, *, config: DataConfig | SceneDataConfig | None = None, s
         return describe_dataset(place, settings, seed=seed)
     check_there(path, expected="a scene, a folder of images and labels, or a run")
     if isinstance(settings, DataConfig) and settings.labels is not None:
-        if not place.is_file():
+        if not Path(named_part(path)[0]).is_file():
             raise MissingFile(f"{path} is no local file; a dataset with data.labels needs one")
         return describe_dataset(place, settings, seed=seed)
+    if is_library(path):
+        return describe_library(path)
     return describe_scene(path, bands=settings.bands)

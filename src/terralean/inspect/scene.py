@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,12 +13,15 @@ from pyproj import CRS
 
 from terralean.errors import UnreadableScene
 from terralean.inspect.finding import Finding, worst_first
+from terralean.inspect.spectral import SpectralFacts, is_array, label_findings, spectral_facts, spectral_findings
 from terralean.raster.area import row_area_m2
+from terralean.raster.cube_source import CubeSource
 from terralean.raster.grid import IDENTITY, Grid
 from terralean.raster.scene import Scene, open_scene, read_preview
 from terralean.spec import Bands
 
 VIEW_PX = 1024  # longer side of the look at the values
+VIEW_VALUES = 2**26  # in it at most, so that many bands are seen on fewer pixels
 LARGE_PX = 2048  # a side from which the layout on disk decides how fast windows are read
 WIDE_STRIP = 8  # a block so many times wider than high is a strip
 UNDECLARED = 0.01  # share of all-zero pixels from which they look like nodata that nobody declared
@@ -54,6 +58,7 @@ class SceneReport:
     compression: str | None
     values: tuple[BandValues, ...]
     findings: tuple[Finding, ...]
+    spectral: SpectralFacts | None = None
     kind: Literal["scene"] = "scene"
 
 
@@ -62,17 +67,18 @@ def describe_scene(path: str, *, bands: Sequence[int] | None = None) -> SceneRep
     with open_scene(path, bands=bands) as scene:
         with scene.source.dataset() as file:
             layout = _Layout.of(file)
-        found = [*_place(scene.grid, layout, path), *_disk(scene.grid, layout, path)]
+        found = [*_place(scene, layout), *_disk(scene, layout), *label_findings(scene)]
         values: tuple[BandValues, ...] = ()
         share = None
         try:
-            view, valid = read_preview(scene, VIEW_PX)
+            view, valid = read_preview(scene, view_px(scene))
         except UnreadableScene as error:
-            found.append(Finding(severity="error", message=str(error)))
+            found += [Finding(severity="error", message=str(error)), *spectral_findings(scene, None, None)]
         else:
             share = float(1 - valid.mean())
             values = band_values(view, valid, scene.bands)
-            found += look(view, valid, scene)
+            found += [*look(view, valid, scene), *spectral_findings(scene, view, valid)]
+        spectral = spectral_facts(scene)
     crs = CRS.from_user_input(scene.grid.crs) if scene.grid.crs else None
     return SceneReport(
         path=path,
@@ -91,7 +97,13 @@ def describe_scene(path: str, *, bands: Sequence[int] | None = None) -> SceneRep
         compression=layout.compression,
         values=values,
         findings=worst_first(found),
+        spectral=spectral,
     )
+
+
+def view_px(scene: Scene) -> int:
+    """Longer side of the look at the values of a scene, smaller where it has many bands."""
+    return max(1, min(VIEW_PX, math.isqrt(VIEW_VALUES // len(scene.bands))))
 
 
 def band_values(view: NDArray[Any], valid: NDArray[np.bool_], bands: Bands) -> tuple[BandValues, ...]:
@@ -131,7 +143,14 @@ class _Layout:
         )
 
 
-def _place(grid: Grid, layout: _Layout, path: str) -> Iterable[Finding]:
+def _place(scene: Scene, layout: _Layout) -> Iterable[Finding]:
+    grid, path = scene.grid, scene.path
+    if grid.crs is None and is_array(scene):
+        message = "it has no CRS, as no such file has: a map of it will lie nowhere on the ground"
+        yield Finding(severity="note", message=message)
+        return
+    if isinstance(scene.source, CubeSource):
+        path = scene.source.cube.path  # of the data: GDAL does not open headers
     if grid.crs is None:
         message = "only ground control points or a sensor model place it" if layout.points else "it has no CRS"
         fix = f"gdalwarp {path} warped.tif" if layout.points else f"if you know it: gdal_edit.py -a_srs EPSG:CODE {path}"
@@ -151,9 +170,11 @@ def _place(grid: Grid, layout: _Layout, path: str) -> Iterable[Finding]:
         yield Finding(severity="note", message=f"pixels are not square on the ground: {wide:.4g} m x {high:.4g} m", fix=fix)
 
 
-def _disk(grid: Grid, layout: _Layout, path: str) -> Iterable[Finding]:
-    high, wide = layout.block
-    fix = f"gdal_translate -of COG -co COMPRESS=ZSTD {path} tiled.tif"
+def _disk(scene: Scene, layout: _Layout) -> Iterable[Finding]:
+    if isinstance(scene.source, CubeSource):
+        return  # a plain file is mapped: no block is read for a pixel
+    grid, (high, wide) = scene.grid, layout.block
+    fix = f"gdal_translate -of COG -co COMPRESS=ZSTD {scene.path} tiled.tif"
     large = max(grid.width, grid.height) > LARGE_PX
     if large and wide >= grid.width and wide > WIDE_STRIP * high:
         message = f"stored in strips of {_rows(high)}, not in tiles: windows are read slowly"
@@ -177,7 +198,8 @@ def _missing(view: NDArray[Any], valid: NDArray[np.bool_], scene: Scene) -> Iter
         yield Finding(severity="note", message=message)
     for value, share in undeclared(view, valid, scene):
         message = f"{percent(share)} of the pixels in view are {value} in every band, but {value} is not declared as nodata"
-        fix = f"if they are no data: gdal_edit.py -a_nodata {value} {scene.path}"
+        how = f"#nodata={value} behind the path" if is_array(scene) else f"gdal_edit.py -a_nodata {value} {scene.path}"
+        fix = f"if they are no data: {how}"
         yield Finding(severity="warning" if len(view) > 1 else "note", message=message, fix=fix)
 
 

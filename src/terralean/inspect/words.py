@@ -9,8 +9,11 @@ from terralean.inspect.dataset import DatasetReport
 from terralean.inspect.describe import Report
 from terralean.inspect.finding import Finding
 from terralean.inspect.labelled import LabelledReport
+from terralean.inspect.library import LibraryReport
 from terralean.inspect.run import RunReport
 from terralean.inspect.scene import BandValues, SceneReport, percent
+from terralean.inspect.spectral import SpectralFacts
+from terralean.raster.cube import span
 from terralean.spec import Bands
 from terralean.weights.card import CALIBRATION, Card
 
@@ -27,6 +30,8 @@ def tell(report: Report) -> str:
         lines = _dataset(report)
     elif isinstance(report, LabelledReport):
         lines = _labelled(report)
+    elif isinstance(report, LibraryReport):
+        lines = _library(report)
     else:
         lines = _run(report)
     return "\n".join([*lines, *_findings(report.findings)])
@@ -36,16 +41,46 @@ def _scene(report: SceneReport) -> Iterable[str]:
     yield f"{report.path}: scene, {report.driver}"
     yield _line("size", f"{report.width:,} x {report.height:,} px (width x height)")
     yield _line("bands", _bands(report.bands))
+    yield from _spectral(report.spectral) if report.spectral else ()
     if report.crs:
         where = report.crs if report.crs.startswith("EPSG") else "no EPSG code"
         yield _line("CRS", f"{report.crs_name} ({where})")
     if report.pixel_m:
         area = f", {report.area_km2:,.4g} km2" if report.area_km2 is not None else ""
         yield _line("pixel", f"{report.pixel_m[0]:.4g} x {report.pixel_m[1]:.4g} m{area}")
+    if report.spectral and report.spectral.labels:
+        yield _line("labels", report.spectral.labels)
     share = "not read" if report.nodata_share is None else f"{percent(report.nodata_share)} of the pixels in view"
     yield _line("nodata", f"{share} (value {report.nodata or 'none'})")
     yield _line("on disk", f"blocks of {report.block_px[0]} x {report.block_px[1]} px (height x width), {_stored(report)}")
     yield from _values(report.values)
+
+
+def _spectral(facts: SpectralFacts) -> Iterable[str]:
+    """Wavelengths, bad bands, and what is known of the scene."""
+    if facts.range_nm:
+        spacing = f", {facts.spacing_nm:.3g} nm apart" if facts.spacing_nm else ""
+        widths = f", {facts.fwhm_nm[0]:.3g} to {facts.fwhm_nm[1]:.3g} nm wide" if facts.fwhm_nm else ""
+        yield _line("spectrum", f"{facts.range_nm[0]:g} to {facts.range_nm[1]:g} nm{spacing}{widths}")
+        for low, high in facts.gaps_nm:
+            yield _line("gap", f"{low:g} to {high:g} nm")
+    elif facts.bands_in_file > 1:
+        yield _line("spectrum", "wavelengths not known")
+    if facts.bad:
+        yield _line("bad bands", f"{span(facts.bad)} of {facts.bands_in_file}, left out unless chosen")
+    if facts.scene:
+        yield _line("known as", facts.scene)
+    if facts.file:
+        yield _line("file", f"as published: {facts.file}")
+
+
+def _library(report: LibraryReport) -> Iterable[str]:
+    yield f"{report.path}: spectral library"
+    yield _line("spectra", f"{report.spectra:,} of {report.bands} bands: {listed(report.names)}")
+    if report.range_nm:
+        yield _line("spectrum", f"{report.range_nm[0]:g} to {report.range_nm[1]:g} nm")
+    low, high = report.value_range
+    yield _line("values", f"{low:.5g} to {high:.5g} in steps of {report.scale:g}")
 
 
 def _dataset(report: DatasetReport) -> Iterable[str]:
