@@ -24,7 +24,7 @@ FORMATS = [
     *(("onnx", precision) for precision in ("fp32", "fp16", "int8")),
     *(("openvino", precision) for precision in ("fp32", "bf16", "fp16", "int8")),
     *(("torch", precision) for precision in ("fp32", "bf16", "fp16")),
-    ("deepness", "fp32"),
+    *(("deepness", precision) for precision in ("fp32", "int8")),
 ]
 
 

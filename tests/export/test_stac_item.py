@@ -47,7 +47,7 @@ def test_what_goes_in_and_comes_out(item):
     assert valid["input"]["shape"] == [-1, -1, -1]
     (result,) = item["properties"]["mlm:output"]
     assert result["result"]["shape"] == [-1, 3, -1, -1]
-    assert [(one["value"], one["name"], one["title"], one["color_hint"]) for one in result["classification:classes"]] == [
+    assert [(one["value"], one["name"], one["description"], one["color_hint"]) for one in result["classification:classes"]] == [
         (0, "field", "field", "0072B2"),
         (1, "forest", "forest", "E69F00"),
         (2, "2_water_", "water <&>", "009E73"),

@@ -11,12 +11,12 @@ import typer
 
 from terralean.cli.bars import bar
 from terralean.cli.console import configure_logging, out_console, print_json
-from terralean.cli.options import Device, Json, Precision, Run, Verbose, only_given, positions
+from terralean.cli.options import Device, Json, Precision, RunOrExport, Verbose, only_given, positions
 from terralean.errors import SomeScenesFailed
 
 
 def classify(
-    run: Run,
+    run: RunOrExport,
     paths: Annotated[list[str], typer.Argument(help="Images, and folders of images at any depth.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="Also write a CSV table to this file.", show_default=False)] = None,
     top: Annotated[int | None, typer.Option(help="Classes told of an image, the likeliest first.", show_default="5")] = None,
@@ -24,7 +24,7 @@ def classify(
     batch: Annotated[int | None, typer.Option(help="Views recognised at once.", show_default=False)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a table that exists.")] = False,
     device: Device = None,
-    precision: Precision = "fp32",
+    precision: Precision = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:

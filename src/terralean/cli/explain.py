@@ -62,7 +62,7 @@ def explain(
     tile: Tile = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     device: Device = None,
-    precision: Precision = "fp32",
+    precision: Precision = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:

@@ -10,6 +10,9 @@ import typer
 from terralean.errors import ConfigError
 
 Run = Annotated[Path, typer.Argument(help="Folder of a training run.", show_default=False)]
+RunOrExport = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Folder of a training run, or of an export.", show_default=False)
+]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe's value, e.g. train.lr=0.0005.")
 ]
@@ -23,7 +26,10 @@ Reduce = Annotated[
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. Default: CUDA where there is one.")]
-Precision = Annotated[Literal["fp32", "bf16"], typer.Option(help="Of the model's arithmetic.")]
+Precision = Annotated[
+    Literal["fp32", "bf16"] | None,
+    typer.Option(help="Of the model's arithmetic; of an export its own.", show_default="fp32"),
+]
 SceneBands = Annotated[str | None, typer.Option("--bands", help="Positions of the model's bands in the scene, e.g. 3,2,1.")]
 Tile = Annotated[int | None, typer.Option("--tile", help="Side of a window in px. Default: the model's.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]

@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 
 from terralean.errors import ConfigError
 from terralean.export.tiles import Tiles
-from terralean.predict.runtime import wanted
+from terralean.predict.runtime import as_bytes, wanted
 
 INPUTS, OUTPUT = ("image", "valid"), "probabilities"
 HEAVY = ("Conv", "Gemm", "MatMul")  # what is computed in 8 bits, where its weights are constants
@@ -62,7 +62,7 @@ def quantise(path: Path, out: Path, tiles: Tiles, *, told: Mapping[str, str]) ->
         quantization.quantize_static(
             str(prepared),
             str(out),
-            Calibration(tiles),
+            Calibration(tiles, masked=len(onnx.load(prepared).graph.input) == len(INPUTS)),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
@@ -79,17 +79,18 @@ def quantise(path: Path, out: Path, tiles: Tiles, *, told: Mapping[str, str]) ->
 
 
 class Calibration:
-    """Tiles one by one, as ONNX Runtime's quantiser asks for them."""
+    """Tiles one by one, as ONNX Runtime's quantiser asks for them; of a graph without a mask divided by 255."""
 
-    def __init__(self, tiles: Tiles) -> None:
-        self.left = iter(zip(tiles.image, tiles.valid, strict=True))
+    def __init__(self, tiles: Tiles, *, masked: bool) -> None:
+        self.left, self.masked = iter(zip(tiles.image.split(1), tiles.valid.split(1), strict=True)), masked
 
     def get_next(self) -> dict[str, Any] | None:
         """The next one; None after the last."""
         found = next(self.left, None)
         if found is None:
             return None
-        return dict(zip(INPUTS, (part[None].numpy() for part in found), strict=True))
+        given = dict(zip(INPUTS, found, strict=True)) if self.masked else {"image": as_bytes(*found)}
+        return {name: tensor.numpy() for name, tensor in given.items()}
 
 
 def heavy_nodes(model: Any) -> Iterator[str]:

@@ -149,12 +149,11 @@ def _output(card: Card, manifest: Manifest, *, task: str) -> dict[str, Any]:
 
 
 def _classes(card: Card) -> list[dict[str, Any]]:
-    """`name` may hold letters, digits, - and _ only; the class's own name is its title."""
+    """`name` may hold letters, digits, - and _ only; the class's own name is its description."""
     return [
         {
             "value": value,
             "name": f"{value}_{_slug(name)}" if _slug(name) != name else name,
-            "title": name,
             "description": name,
             "color_hint": "{:02X}{:02X}{:02X}".format(*colour),
         }

@@ -46,7 +46,10 @@ def check_ends(artefact: Artefact, *, bands: int | None, classes: int | None) ->
 
 
 def feeds(artefact: Artefact, image: Tensor, valid: Tensor) -> dict[str, Tensor]:
-    """The inputs of a graph by name. Deepness knows no mask; there NaN stands for nodata."""
-    if artefact.manifest.target == DEEPNESS:
-        return {"image": image.masked_fill(~valid[:, None], torch.nan) / BYTE}
-    return {"image": image, "valid": valid}
+    """The inputs of a graph by name."""
+    return {"image": as_bytes(image, valid)} if artefact.manifest.target == DEEPNESS else {"image": image, "valid": valid}
+
+
+def as_bytes(image: Tensor, valid: Tensor) -> Tensor:
+    """As Deepness gives images, (B, C, H, W): divided by 255, whatever they are. It has no mask; NaN stands for nodata."""
+    return image.masked_fill(~valid[:, None], torch.nan) / BYTE
