@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+TEST_PROCESSES ?= 2
 
 .PHONY: demo test quick check fmt bench docs clean
 
@@ -9,7 +10,7 @@ demo: $(VENV)/.package  ## environment, install, and the whole journey on genera
 	$(BIN)/terralean demo --out demo
 
 test: $(VENV)/.dev  ## everything but tests that need a GPU
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu" --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 quick: $(VENV)/.dev  ## without the slow tests
 	$(BIN)/python -m pytest -m "not gpu and not slow"

@@ -21,6 +21,11 @@ from terralean.weights.card import Card, Training
 from terralean.weights.checkpoint import save_checkpoint
 
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes share the cores; what they start does, too
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real imagery and reference numbers beside the repository; without it the test is skipped by name."""
