@@ -41,3 +41,11 @@ def test_scene_recognition_is_trained_with_seeds_evaluated_and_compared(terralea
     status, _, err = terralean("evaluate", runs / "seed0", "--data", tmp_path / "other", "--out", tmp_path / "report")
     assert status == 2
     assert "class 'river' is none of dark, light [b]" in " ".join(err.split())
+
+
+def test_a_curve_is_asked_for(terralean, recogniser):
+    status, _, err = terralean("evaluate", recogniser, "--curve")
+    assert status == 2
+    assert "is a run of classification, whose views are not blended; --curve is for runs of segmentation" in " ".join(
+        err.split()
+    )

@@ -35,7 +35,8 @@ def variant(run: Path, to: Path, *, noise: float = 0.0, **changes) -> Path:
     shutil.copytree(run, to)
     torch.manual_seed(len(str(to.name)) + round(1000 * noise))
     state = load_file(to / "weights.safetensors")
-    moved = {k: v + noise * v.abs().mean() * torch.randn_like(v) if v.is_floating_point() else v for k, v in state.items()}
+    noisy = {k for k, v in state.items() if v.is_floating_point() and not k.endswith("running_var")}  # above 0 as it was
+    moved = {k: v + noise * v.abs().mean() * torch.randn_like(v) if k in noisy else v for k, v in state.items()}
     save_file(moved, to / "weights.safetensors")
     card = read_card(to)
     seed = changes.pop("seed", card.training.seed)
@@ -244,3 +245,13 @@ def test_seeds_stand_in_order_of_their_numbers(trained, tmp_path):
     for seed in (10, 2):
         variant(trained, tmp_path / "runs" / f"seed{seed}", seed=seed)
     assert open_contender(tmp_path / "runs", open_run=partial(open_run, read=recipes.read_run)).seeds == (2, 10)
+
+
+def test_a_run_that_has_diverged_is_refused(trained, tmp_path):
+    run = variant(trained, tmp_path / "run")
+    state = load_file(run / "weights.safetensors")
+    name = next(k for k in state if k.endswith("running_var"))
+    save_file({**state, name: -state[name]}, run / "weights.safetensors")
+    with pytest.raises(RunError, match=r"run: the model's probabilities are no numbers; its training has diverged"):
+        evaluate(run)
+    assert not (run / "evaluation.json").exists()

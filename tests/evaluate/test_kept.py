@@ -9,6 +9,7 @@ from terralean.data.config import DataConfig
 from terralean.data.split import load_split
 from terralean.evaluate.kept import NAME, fingerprint, keep, recall
 from terralean.evaluate.measure import Measured, Shown
+from terralean.evaluate.reliability import Reliability, Sums
 from terralean.evaluate.token_cost import Left, TokenCost
 from terralean.raster.coding import Coding
 from terralean.raster.grid import Window
@@ -34,16 +35,19 @@ def measured() -> Measured:
         seconds=0.1 + 0.2,
         device="a processor, 2 threads",
         peak_bytes=None,
+        reliability=Reliability(now=some_sums(generator), before=some_sums(generator)),
     )
 
 
-def same(one: Measured, other: Measured) -> bool:
-    def plain(value):
-        return value.tolist() if isinstance(value, np.ndarray) else value
+def some_sums(generator) -> Sums:
+    shapes = {"bins": (7, 15, 3), "losses": (7, 2), "classes": (2, 15, 3), "cells": (20, 3)}
+    return Sums(**{name: generator.random(shape) for name, shape in shapes.items()})
 
-    shown = all(plain(getattr(one.shown, f.name)) == plain(getattr(other.shown, f.name)) for f in dataclasses.fields(Shown))
-    names = [f.name for f in dataclasses.fields(Measured) if f.name != "shown"]
-    return shown and all(plain(getattr(one, name)) == plain(getattr(other, name)) for name in names)
+
+def same(one: object, other: object) -> bool:
+    if isinstance(one, Measured | Shown | Reliability | Sums):
+        return all(same(getattr(one, f.name), getattr(other, f.name)) for f in dataclasses.fields(one))
+    return one.tolist() == other.tolist() if isinstance(one, np.ndarray) else one == other
 
 
 def test_what_is_kept_comes_back_bit_for_bit(measured, tmp_path):
@@ -52,6 +56,9 @@ def test_what_is_kept_comes_back_bit_for_bit(measured, tmp_path):
     assert same(found, measured)
     assert found.blocks.dtype == np.int64
     assert not list(tmp_path.glob("*.part"))
+    without = dataclasses.replace(measured, reliability=dataclasses.replace(measured.reliability, before=None))
+    keep(without, tmp_path, fingerprint="abc")
+    assert same(recall(tmp_path, fingerprint="abc"), without)
 
 
 def test_what_windows_cost_comes_back_too(measured, tmp_path):
@@ -108,6 +115,7 @@ def test_the_fingerprint_changes_with_everything_that_the_counts_depend_on(finis
         mark(card=dataclasses.replace(card, reduce=ToMeConfig(r=1))),
         mark(card=dataclasses.replace(card, reduce=ToMeConfig(r=2))),
         mark(card=dataclasses.replace(card, shrink=2)),
+        mark(card=dataclasses.replace(card, temperature=2 * card.temperature)),
         mark(card=dataclasses.replace(card, normalisation=dataclasses.replace(card.normalisation, mean=(1.0, 2.0)))),
         mark(regions=split.of("train")),
         mark(regions=(moved,)),

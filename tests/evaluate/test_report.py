@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from terralean.errors import SizeError
+from terralean.evaluate import calibration_page
+from terralean.evaluate.calibration import calibrated
+from terralean.evaluate.calibration_page import CalibrationSection
 from terralean.evaluate.compare import Comparison, compare, verdict
 from terralean.evaluate.figures import (
     Picture,
@@ -23,6 +26,7 @@ from terralean.evaluate.found import accuracy_sentence, rival_sentence, short_na
 from terralean.evaluate.intervals import join, mean_bootstrap
 from terralean.evaluate.metrics import confusion, mean, score, spread, unmapped
 from terralean.evaluate.page import SPACE, Cost, percent, short_count
+from terralean.evaluate.reliability import Reliability, sums, without
 from terralean.evaluate.report import Baseline, Figures, NoiseTable, Peer, Report, SeedScores, render
 from terralean.evaluate.token_cost import Left, TokenCost
 from terralean.evaluate.token_page import Costed, cells, section
@@ -31,8 +35,8 @@ from terralean.spec import Bands, Classes
 NASTY = '<b>&"soil"\'</b>'
 NAMES = ("Broad-leaved and mixed forest of the lowlands", NASTY, "water", "vineyards")
 SECTIONS = (
-    *("verdict", "leakage", "scores", "against", "pictures", "classes", "confusion", "baselines", "cost"),
-    *("training", "again"),
+    *("verdict", "leakage", "scores", "against", "pictures", "classes", "confusion", "calibration", "baselines"),
+    *("cost", "training", "again"),
 )
 
 
@@ -133,7 +137,17 @@ def report() -> Report:
         versions=((f"torch {NASTY}", NASTY),),
         commands=(f"terralean train {NASTY}",),
         citation=(f"Somebody {NASTY}",),
+        calibration=confidence(),
     )
+
+
+def confidence() -> CalibrationSection:
+    """Of pixels drawn at random, in 40 blocks, at a temperature."""
+    rng = np.random.default_rng(0)
+    probabilities, labels, blocks = rng.dirichlet(np.full(4, 0.3), 4000).T, rng.integers(0, 4, 4000), np.arange(4000) // 100
+    now, before = (sums(p, labels, blocks, count=40) for p in (probabilities, without(probabilities, temperature=1.4)))
+    found = calibrated([Reliability(now=now, before=before)], temperatures=[1.4], not_calibrated="")
+    return calibration_page.section(found, what="pixels", sentence=f"Off by 3 % {NASTY}.", note=f"Note {NASTY}.")
 
 
 def with_seeds(report: Report) -> Report:

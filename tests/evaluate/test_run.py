@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import rasterio
 import torch
 from sklearn.metrics import confusion_matrix
 
+import terralean
 from terralean import recipes
 from terralean.errors import BandMismatch, ConfigError, EmptySplit
 from terralean.evaluate.measure import _steps, block_side
@@ -16,7 +18,7 @@ from terralean.predict import load
 from terralean.raster.grid import Grid
 from terralean.raster.write import write_scene
 from terralean.spec import Bands
-from terralean.weights.card import read_card
+from terralean.weights.card import read_card, write_card
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +145,44 @@ def test_steps_are_cut_at_multiples():
 def test_blocks_are_about_a_hundred():
     assert block_side(1000 * 1000) == 100
     assert block_side(100) == 32
+
+
+def test_confidence_is_judged_by_the_probabilities_of_the_map_a_user_gets(scored, data, tmp_path):
+    run, result = scored
+    known, card = result.document["calibration"], read_card(run)
+    assert known["temperature"] == card.temperature != 1
+    values, reference = rasterio.open(data / "3.tif").read(), read(data / "3_mask.tif")
+    probabilities = terralean.load(run, device="cpu").predict(values).probabilities.reshape(2, -1)
+    own = np.take_along_axis(probabilities, reference.reshape(1, -1).astype(int), axis=0)
+    assert known["NLL"]["value"] == pytest.approx(-np.log(own).mean(), rel=1e-5)
+    assert known["confidence"] == pytest.approx(probabilities.max(axis=0).mean(), rel=1e-5)
+    assert known["accuracy"] == pytest.approx(result.document["OA"]["value"])
+    assert sum(one["count"] for one in known["bins"]) == reference.size
+    assert known["before"]["accuracy"] == known["accuracy"]
+    assert known["before"]["NLL"] != known["NLL"]
+    assert any("The expected calibration error is" in line for line in result.verdict)
+
+
+def test_without_overlap_the_confidence_before_is_that_of_the_run_without_a_temperature(finished, tmp_path):
+    documents = []
+    for temperature in (read_card(finished).temperature, 1.0):
+        run = tmp_path / f"{temperature}"
+        shutil.copytree(finished, run)
+        write_card(replace(read_card(run), overlap_px=0, temperature=temperature), run)
+        documents.append(evaluate(run).document)
+    tempered, plain = (one["calibration"] for one in documents)
+    assert plain["before"] is None
+    for name in ("ECE", "Brier", "NLL"):
+        assert tempered["before"][name]["value"] == pytest.approx(plain[name]["value"], rel=1e-4)
+    assert [one["count"] for one in tempered["before"]["bins"]] == [one["count"] for one in plain["bins"]]
+    assert documents[0]["OA"] == documents[1]["OA"]  # a temperature leaves every class where it was
+
+
+def test_a_run_from_before_temperatures_says_how_to_get_one(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    write_card(replace(read_card(run), temperature=1.0, metrics={}), run)
+    result = evaluate(run)
+    assert result.document["calibration"]["not_calibrated"].startswith("trained before temperatures were fitted; run its")
+    assert any("It is not calibrated: trained before temperatures were fitted" in line for line in result.verdict)
+    assert "It is not calibrated" in (run / "report.html").read_text()

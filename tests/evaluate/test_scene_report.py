@@ -8,10 +8,12 @@ import pytest
 from PIL import Image
 
 from terralean.data.scene_config import SceneDataConfig
+from terralean.evaluate.calibration import calibrated
+from terralean.evaluate.calibration_page import CalibrationSection, section
 from terralean.evaluate.figures import draw_losses, draw_score
 from terralean.evaluate.page import SPACE, Cost
+from terralean.evaluate.reliability import of_images
 from terralean.evaluate.report import Figures
-from terralean.evaluate.scene_calibration import calibrate
 from terralean.evaluate.scene_figures import Told, photograph
 from terralean.evaluate.scene_intervals import bootstrap, compare_scenes, verdict
 from terralean.evaluate.scene_metrics import Answers, Units, answers, confusion, mean, score, spread
@@ -42,6 +44,14 @@ def guess(*, classes: int, images: int = 180, lean: float = 2.0, seed: int = 0) 
     logits = rng.normal(size=(images, classes)) + lean * np.eye(classes)[label]
     logits[:, -1] = -50
     return answers(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), label)
+
+
+def confidence(classes: int, labels: np.ndarray) -> CalibrationSection:
+    """Of answers drawn at random, at a temperature."""
+    probabilities = np.random.default_rng(0).dirichlet(np.full(classes, 0.3), len(labels))
+    sums = of_images(probabilities, labels, temperature=1.4)
+    found = calibrated([sums], temperatures=[1.4], not_calibrated="")
+    return section(found, what="images", sentence=f"Off by 3 % {NASTY}.", note=f"Note {NASTY}.")
 
 
 def make(photo, *, names=NAMES, images: int = 180) -> SceneReport:
@@ -83,7 +93,7 @@ def make(photo, *, names=NAMES, images: int = 180) -> SceneReport:
         ),
         seeds=(),
         shown_seed=None,
-        calibration=calibrate(mine, generator=rng),
+        calibration=confidence(n, mine.label),
         mistakes=(Told(photo=photo, label=NASTY, answer="river", confidence=0.976),),
         right=(Told(photo=photo, label="HerbaceousVegetation", answer="HerbaceousVegetation", confidence=1.0),),
         cost=COST,
@@ -313,11 +323,23 @@ def test_the_largest_confusions_are_listed(report):
 def test_confidence_is_drawn_where_it_is(report):
     text = render(report)
     drawn = re.findall(r'class="point" cx="([\d.]+)" cy="([\d.]+)" r="1.7"', text)
-    held = [one for one in report.calibration.bins if one.images]
     assert [(float(x), float(y)) for x, y in drawn] == [
-        (pytest.approx(100 * one.confidence, abs=0.01), pytest.approx(100 - 100 * one.accuracy, abs=0.01)) for one in held
+        (bin["said"], pytest.approx(100 - bin["height"])) for bin in report.calibration.bins
     ]
-    assert f"ranges): {100 * report.calibration.ece:.1f} %" in shown(report)
+    rings = re.findall(r'class="was" cx="([\d.]+)" cy="([\d.]+)" r="1.7"', text)
+    assert [(float(x), pytest.approx(100 - float(y))) for x, y in rings] == [
+        (said, height) for said, height in report.calibration.before
+    ]
+    for row in report.calibration.numbers:
+        assert f"{row['name']} {row['told']} {row['now']} {row['range']}" in shown(report)
+
+
+def test_without_a_temperature_there_are_no_rings(report):
+    alone = dataclasses.replace(report.calibration, before=())
+    text = render(dataclasses.replace(report, calibration=alone))
+    assert 'class="was"' not in text
+    assert "Without<br>temperature" in render(report)
+    assert "Without<br>temperature" not in text
 
 
 def test_cost_says_what_is_read_and_what_the_model_alone_does(report):

@@ -164,8 +164,13 @@ def test_calibration_is_told(scored):
     run, result = scored
     known = result.document["calibration"]
     assert known["accuracy"] == pytest.approx(result.document["OA"]["value"])
-    assert sum(one["images"] for one in known["bins"]) == 21
-    assert f"ranges): {100 * known['ECE']:.1f} %" in shown(run)
+    assert sum(one["count"] for one in known["bins"]) == 21
+    assert f"15 equal ranges of confidence</small></th><td>{100 * known['ECE']['value']:.1f}<" in shown(run)
+    table = read_answers(run)
+    gap = np.mean([float(row["confidence"]) for row in table]) - np.mean([int(row["right"]) for row in table])
+    assert known["gap"]["value"] == pytest.approx(gap, abs=1e-4)
+    assert known["temperature"] == read_card(run).temperature
+    assert 0 < known["ECE_by_chance"] < 1
 
 
 def test_a_second_evaluation_says_the_same(scored):

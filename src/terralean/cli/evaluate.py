@@ -9,13 +9,21 @@ import typer
 
 from terralean.cli.bars import bar
 from terralean.cli.console import configure_logging, out_console, print_json
-from terralean.cli.evaluation_tables import cost_table, is_reduced, noise_table, reduction_table, run_table, score_table
-from terralean.cli.options import Device, Json, Precision, Reduce, Run, Verbose, numbers, only_given
+from terralean.cli.evaluation_tables import (
+    cost_table,
+    curve_table,
+    is_reduced,
+    noise_table,
+    reduction_table,
+    run_table,
+    score_table,
+)
+from terralean.cli.options import Device, Json, Precision, Reduce, RunOrExport, Verbose, numbers, only_given
 from terralean.errors import ConfigError
 
 
 def evaluate(
-    run: Run,
+    run: RunOrExport,
     data: Annotated[
         Path | None, typer.Option(help="Other labelled data, all of it scored. Default: the run's own test split.")
     ] = None,
@@ -36,9 +44,16 @@ def evaluate(
         typer.Option(help="Values drawn evenly over their range, or its ends.", show_default="uniform"),
     ] = None,
     noise_seed: Annotated[int | None, typer.Option(help="Another seed, other noise.", show_default="0")] = None,
+    curve: Annotated[
+        bool,
+        typer.Option(
+            "--curve",
+            help="Also map the validation split with less overlap, bf16 and fewer tokens: what map --budget chooses by.",
+        ),
+    ] = False,
     changes: Reduce = None,
     device: Device = None,
-    precision: Precision = "fp32",
+    precision: Precision = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -50,6 +65,7 @@ def evaluate(
     configure_logging(verbose)
     from terralean import recipes
     from terralean.data.pixel_noise import NoiseConfig
+    from terralean.evaluate.curve import CurveConfig
     from terralean.evaluate.run import run_evaluation
 
     given: dict[str, Any] = {"pixels": numbers(noise, flag="--noise", example="0,100,1000")}
@@ -68,6 +84,7 @@ def evaluate(
             precision=precision,
             reduce=recipes.reduction(changes or []),
             noise=NoiseConfig(**told) if told else None,
+            curve=CurveConfig() if curve else None,
             progress=tell,
         )
     if as_json:
@@ -75,7 +92,8 @@ def evaluate(
         return
     out_console.print(score_table(result.document))
     out_console.print()
-    for asked, make in ((is_reduced(result.document), reduction_table), (noise is not None, noise_table)):
+    tables = ((is_reduced(result.document), reduction_table), (noise is not None, noise_table), (curve, curve_table))
+    for asked, make in tables:
         if asked:
             out_console.print(make(result.document))
             out_console.print()

@@ -79,6 +79,22 @@ def noise_table(document: dict[str, Any]) -> Table:
     return table
 
 
+def curve_table(document: dict[str, Any]) -> Table:
+    """What accuracy the run gives up for speed: its validation split at several settings, its own setting first."""
+    rows = document["curve"]["rows"]
+    names = ("overlap px", "precision", "token reduction", rows[0]["score"], "95 % interval", "change", "95 % interval", "time")
+    table = Table(*names, box=None, pad_edge=False)
+    for i, row in enumerate(rows):
+        method = "none" if row["reduce"] is None else row["reduce"]["method"]
+        kept = [] if row["reduce"] is None else [f"{share:g}" for share in row["reduce"].get("shares", ())]
+        change = ("", "") if i == 0 else (f"{row['change']['value']:+.3f}", _known(row["change"]))
+        table.add_row(
+            *(str(row["overlap_px"]), row["precision"], " ".join([method, *kept])),
+            *(f"{row['value']:.3f}", _known(row), *change, f"{row['relative_cost']:.2f}"),
+        )
+    return table
+
+
 def is_reduced(document: dict[str, Any]) -> bool:
     """Whether any of the runs takes tokens out or merges them."""
     return any("reduction" in entry for entry in (document, *document["against"]))
@@ -136,6 +152,10 @@ def cost_table(document: dict[str, Any]) -> Table:
 
 def _value(entry: dict[str, Any]) -> str:
     return "-" if entry["value"] is None else f"{entry['value']:.3f}"
+
+
+def _known(entry: dict[str, Any]) -> str:
+    return "-" if entry["low"] is None else _range(entry)
 
 
 def _range(entry: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -17,11 +18,13 @@ from terralean.data.scene_config import SceneDataConfig
 from terralean.data.split import Region, Split, load_split
 from terralean.errors import ConfigError, RunError
 from terralean.evaluate import kept, metrics
+from terralean.evaluate.calibration import Calibrated, calibrated
 from terralean.evaluate.intervals import Bootstrap, mean_bootstrap
 from terralean.evaluate.measure import Measured, See, as_it_is, measure
 from terralean.evaluate.token_cost import TokenCost, pooled
 from terralean.evaluate.token_count import count_tokens
 from terralean.predict import load
+from terralean.predict.artefact import is_artefact
 from terralean.predict.predictor import Precision, choose_device
 from terralean.raster.coding import Coding
 from terralean.tokens import OrOwn
@@ -119,6 +122,16 @@ class Standing:
     def counts(self) -> NDArray[np.int64]:
         """Of every run and block (S, n, K, K + 1)."""
         return np.stack([scored.measured.counts for scored in self.each])
+
+    @cached_property
+    def calibrated(self) -> Calibrated:
+        """Whether its confidence can be believed."""
+        cards = [scored.run.card for scored in self.each]
+        return calibrated(
+            [scored.measured.reliability for scored in self.each],
+            temperatures=[card.temperature for card in cards],
+            not_calibrated=next(filter(None, (card.not_calibrated for card in cards)), ""),
+        )
 
     @property
     def typical(self) -> int:
@@ -271,7 +284,7 @@ def score_contender(
     *,
     keep: bool,
     device: str | None,
-    precision: Precision,
+    precision: Precision | None,
     progress: Callable[[int, int], None],
 ) -> Standing:
     """Score every run; with `keep` the counts stay in its folder."""
@@ -301,7 +314,7 @@ def _score_run(
     *,
     keep: bool,
     device: str | None,
-    precision: Precision,
+    precision: Precision | None,
     progress: Callable[[int, int], None],
 ) -> Scored:
     config = replace(ground.config, bands=run.config.bands)
@@ -311,7 +324,7 @@ def _score_run(
         ground.regions,
         coding=ground.coding,
         config=config,
-        precision=precision,
+        precision=precision or "fp32",
         device=choose_device(device).type,
     )
     measured = kept.recall(run.folder, fingerprint=mark) if ground.own else None
@@ -319,6 +332,11 @@ def _score_run(
         log.info("%s: nothing has changed since it was scored, so its counts are those of %s", run.folder, kept.NAME)
     else:
         measured = Measurement(run, ground, device=device, precision=precision)(progress=progress)
+        if not measured.reliability.finite:
+            raise RunError(
+                f"{run.folder}: the model's probabilities are no numbers; its training has diverged: train again with a lower "
+                "train.lr, or name another run"
+            )
         if keep and ground.own and run.reduce == "own":
             kept.keep(measured, run.folder, fingerprint=mark)
     return Scored(run=run, measured=measured, scores=metrics.score(measured.confusion, unmapped=measured.unmapped))
@@ -327,10 +345,10 @@ def _score_run(
 class Measurement:
     """A run on the regions of a ground: scores of all of them and, with token reduction, what some windows cost."""
 
-    def __init__(self, run: Run, ground: Ground, *, device: str | None, precision: Precision) -> None:
+    def __init__(self, run: Run, ground: Ground, *, device: str | None, precision: Precision | None) -> None:
         self.ground, self.config = ground, replace(ground.config, bands=run.config.bands)
         self.predictor = load(run.folder, device=device, precision=precision, reduce=run.reduce)
-        reduced = run.card.reduce is not None
+        reduced = run.card.reduce is not None and not is_artefact(run.folder)  # a graph does not tell its tokens
         self.dense = load(run.folder, device=device, precision=precision, reduce=None) if reduced else None
 
     def __call__(self, *, progress: Callable[[int, int], None], see: See = as_it_is) -> Measured:

@@ -178,9 +178,9 @@ def _chart(title: str, curves: Mapping[str, Sequence[tuple[float, float]]], *, r
         return None
     (width, height), (left, right, top, bottom) = CHART_PX, MARGINS_PX
     every = np.array([point for points in curves.values() for point in points])
-    x_ticks, y_ticks = _ticks(every[:, 0], within=True), _ticks(every[:, 1], within=False)
-    across = _scale((*every[:, 0], *x_ticks), start=left, stop=width - right)
-    up = _scale((*every[:, 1], *y_ticks), start=height - bottom, stop=top)
+    x_ticks, y_ticks = ticks(every[:, 0], within=True), ticks(every[:, 1], within=False)
+    across = scale((*every[:, 0], *x_ticks), start=left, stop=width - right)
+    up = scale((*every[:, 1], *y_ticks), start=height - bottom, stop=top)
     lines = tuple(
         Line(label=label, points=tuple((across(float(x)), up(float(y))) for x, y in points)) for label, points in curves.items()
     )
@@ -193,7 +193,7 @@ def _chart(title: str, curves: Mapping[str, Sequence[tuple[float, float]]], *, r
     )
 
 
-def _scale(values: Sequence[float], *, start: float, stop: float) -> Callable[[float], float]:
+def scale(values: Sequence[float], *, start: float, stop: float) -> Callable[[float], float]:
     """From the range of values to places between start and stop; to the middle where there is no range."""
     low, high = float(min(values)), float(max(values))
     if low == high:
@@ -201,7 +201,7 @@ def _scale(values: Sequence[float], *, start: float, stop: float) -> Callable[[f
     return lambda value: round(start + (value - low) / (high - low) * (stop - start), 1)
 
 
-def _ticks(values: NDArray[np.float64], *, within: bool) -> list[float]:
+def ticks(values: NDArray[np.float64], *, within: bool) -> list[float]:
     """Some round numbers within the range of values, or around it; the value itself where there is but one."""
     low, high = float(values.min()), float(values.max())
     if low == high:

@@ -20,15 +20,29 @@ import torch
 import terralean
 from terralean.data.leakage import Leakage
 from terralean.data.reading import Reader
-from terralean.evaluate import compare, figures, intervals, noise, page, report, token_cost, token_page
+from terralean.evaluate import (
+    calibration,
+    calibration_page,
+    compare,
+    curve_page,
+    figures,
+    intervals,
+    noise,
+    page,
+    report,
+    token_cost,
+    token_page,
+)
 from terralean.evaluate.compare import Comparison
 from terralean.evaluate.contenders import Contender, Ground, Run, Scored, Standing
+from terralean.evaluate.curve import Curve
 from terralean.evaluate.intervals import Bootstrap, Intervals, mean_bootstrap
 from terralean.evaluate.metrics import Scores
 from terralean.evaluate.rivals import Rival
 from terralean.tokens import Reduction
 from terralean.tokens.settings import settings, words
 from terralean.weights.card import SEED, Card, read_card
+from terralean.weights.curve import Row, entries, read_curve
 
 PAPERS = {
     "lemevit": "Jiang et al. 2024: LeMeViT, Efficient Vision Transformer with Learnable Meta Tokens for Remote Sensing Image "
@@ -63,6 +77,7 @@ class Found:
     rivals: tuple[Rival, ...]
     others: tuple[Other, ...]
     noise: tuple[noise.Robustness, ...] = ()  # of the run and of each other, where that was asked for
+    curve: Curve | None = None  # measured now; the card may hold an older one
 
     @property
     def contender(self) -> Contender[Run]:
@@ -73,6 +88,14 @@ class Found:
     def as_trained(self) -> bool:
         """Whether the run is used with its own method of token reduction."""
         return self.contender.runs[0].reduce == "own"
+
+    @property
+    def curve_rows(self) -> tuple[Row, ...]:
+        """What accuracy the run gives up for speed, the run's own setting first; of a single run as it was trained."""
+        if self.contender.several or not self.as_trained:
+            return ()
+        folder, card = self.contender.folder, self.contender.card
+        return read_curve(card, run=folder) if self.curve is None else self.curve.rows
 
     @property
     def shown(self) -> Scored:
@@ -101,6 +124,7 @@ def as_document(found: Found) -> dict[str, Any]:
     return {
         "task": card.task,
         **intervals.document(found.mine.scores, found.mine.boot, names=names, spread=found.mine.spread),
+        "calibration": calibration.document(found.mine.calibrated),
         "seeds": [_seed_document(found, scored) for scored in found.mine.each] if found.contender.several else [],
         "verdict": list(verdict(found)),
         "leakage": {
@@ -114,6 +138,7 @@ def as_document(found: Found) -> dict[str, Any]:
             for other, robust in zip_longest(found.others, found.noise[1:])
         ],
         "noise": noise.document(found.noise[0]) if found.noise else None,
+        "curve": _curve_document(found),
         "cost": cost_document(found.mine),
         **token_cost.key(found.mine.tokens),
         "run": {
@@ -127,6 +152,12 @@ def as_document(found: Found) -> dict[str, Any]:
         "scored_on": "test split" if found.data is None else str(found.data),
         "version": terralean.__version__,
     }
+
+
+def _curve_document(found: Found) -> dict[str, Any] | None:
+    """`rows` as a card holds them, and of a curve that was measured now what they rest on."""
+    told = {} if found.curve is None else {key: value for key, value in asdict(found.curve).items() if key != "rows"}
+    return {"rows": entries(found.curve_rows), **told} if found.curve_rows else None
 
 
 def cost_document(standing: Standing) -> dict[str, Any]:
@@ -152,6 +183,7 @@ def _seed_document(found: Found, scored: Scored) -> dict[str, Any]:
         "seed": training.seed,
         "folder": str(scored.run.folder),
         "training_minutes": training.minutes,
+        "ECE": float(calibration.error(scored.measured.reliability.now.bins.sum(axis=0))),
         **intervals.document(scored.scores, _alone(scored), names=names),
     }
 
@@ -171,6 +203,7 @@ def _other_document(found: Found, other: Other) -> dict[str, Any]:
         "difference": compare.document(other.comparison, names=names),
         "leaks": None if other.leakage is None else other.leakage.leaks,
         "cost": cost_document(standing),
+        "calibration": calibration.document(standing.calibrated),
         **intervals.document(standing.scores, standing.boot, names=names, spread=standing.spread),
     }
 
@@ -194,6 +227,7 @@ def verdict(found: Found) -> tuple[str, ...]:
         *(compare.verdict(other.comparison, other=other.name(found.others)) for other in found.others),
         rival_sentence({rival.name: rival.comparison for rival in found.rivals if rival.comparison is not None}),
         weakness_sentence(mine.scores, names),
+        calibration.sentence(mine.calibrated),
         token_page.sentence(mine.tokens, reduce=found.contender.card.reduce),
         noise.sentence(found.noise[0]) if found.noise else "",
     )
@@ -261,9 +295,19 @@ def as_report(found: Found) -> report.Report:
         versions=versions(),
         commands=_commands(found),
         citation=citation(card),
+        calibration=_calibration(found),
+        curve=curve_page.section(found.curve_rows, curve=found.curve),
         noise=_noise(found),
         tokens=_tokens(found),
     )
+
+
+def _calibration(found: Found) -> calibration_page.CalibrationSection:
+    calibrated = found.mine.calibrated
+    together = " The drawing shows all seeds together." if found.contender.several else ""
+    overlap = "" if calibrated.before is None else " Without the temperature: where windows overlap, of their mean."
+    note = f"Small print is the 95 % interval, from draws of the test blocks.{overlap}{together}"
+    return calibration_page.section(calibrated, what="pixels", sentence=calibration.sentence(calibrated), note=note)
 
 
 def _tokens(found: Found) -> token_page.TokenSection | None:

@@ -1,7 +1,7 @@
 """Counts of a test area, kept beside the run they belong to, so that comparing it later needs no second prediction.
 
-They are used again only where nothing that they depend on has changed: weights, bands, normalisation, tiling, precision, kind
-of device, version, the test regions, and size and time of every file of image and label.
+They are used again only where nothing that they depend on has changed: weights, bands, normalisation, tiling, temperature,
+precision, kind of device, version, the test regions, and size and time of every file of image and label.
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ import json
 import logging
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import terralean
 from terralean.data.config import DataConfig
 from terralean.data.split import Region
 from terralean.evaluate.measure import Measured, Shown
+from terralean.evaluate.reliability import Reliability, Sums
 from terralean.evaluate.token_cost import Left, TokenCost
+from terralean.predict.artefact import is_artefact, read_manifest
 from terralean.raster.coding import Coding
 from terralean.raster.grid import Window
 from terralean.weights.card import Card
@@ -33,21 +36,23 @@ log = logging.getLogger(__name__)
 
 NAME = "blocks.npz"
 ARRAYS = ("places", "blocks", "blocks_unmapped")
+SUMS = ("bins", "losses", "classes", "cells")
 NUMBERS = ("block_px", "windows", "seconds", "device", "peak_bytes")
 # What a prediction depends on.
-CARD = ("model", "sizes", "reduce", "shrink", "seen_px", "bands", "normalisation", "classes", "tile_px", "overlap_px")
+CARD = (
+    *("model", "sizes", "reduce", "shrink", "seen_px", "bands", "normalisation", "classes", "tile_px", "overlap_px"),
+    "temperature",
+)
 
 
 def fingerprint(
     folder: Path, card: Card, regions: Sequence[Region], *, coding: Coding, config: DataConfig, precision: str, device: str
 ) -> str:
     """64 hexadecimal digits of all that the counts of a run on these regions depend on."""
-    with (folder / WEIGHTS).open("rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
     files = sorted({path for region in regions for path in (region.image, region.label)})
     told = {
         "version": terralean.__version__,
-        "weights": weights,
+        "weights": _weights(folder),
         "card": {name: asdict(card)[name] for name in CARD},
         "coding": asdict(coding),
         "config": [config.bands, config.label_field],
@@ -65,7 +70,7 @@ def keep(measured: Measured, folder: Path, *, fingerprint: str) -> None:
     told = {name: getattr(measured, name) for name in NUMBERS}
     told |= {"fingerprint": fingerprint, "region": shown.region, "window": asdict(shown.window)}
     told["tokens"] = None if measured.tokens is None else asdict(measured.tokens)
-    arrays: dict[str, Any] = {name: getattr(measured, name) for name in ARRAYS}
+    arrays: dict[str, Any] = {name: getattr(measured, name) for name in ARRAYS} | _sums(measured.reliability)
     content = io.BytesIO()
     np.savez_compressed(content, reference=shown.reference, map=shown.map, told=np.array(json.dumps(told)), **arrays)
     part = folder / f"{NAME}.part"
@@ -87,9 +92,22 @@ def recall(folder: Path, *, fingerprint: str) -> Measured | None:
             window = Window(**told.pop("window"))
             shown = Shown(region=told.pop("region"), window=window, reference=kept["reference"], map=kept["map"])
             tokens = _tokens(told.pop("tokens"))
-            return Measured(shown=shown, tokens=tokens, **{name: kept[name] for name in ARRAYS}, **told)
+            before = _read_sums(kept, "before") if "before_bins" in kept else None
+            reliability = Reliability(now=_read_sums(kept, "now"), before=before)
+            arrays = {name: kept[name] for name in ARRAYS}
+            return Measured(shown=shown, tokens=tokens, reliability=reliability, **arrays, **told)
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error):
         return None
+
+
+def _sums(reliability: Reliability) -> dict[str, NDArray[np.float64]]:
+    """Arrays by name, of probabilities as they are and, where there is a temperature, without it."""
+    found = {"now": reliability.now, "before": reliability.before}
+    return {f"{when}_{name}": getattr(one, name) for when, one in found.items() if one is not None for name in SUMS}
+
+
+def _read_sums(kept: Mapping[str, NDArray[np.float64]], when: str) -> Sums:
+    return Sums(**{name: kept[f"{when}_{name}"] for name in SUMS})
 
 
 def _tokens(told: dict[str, Any] | None) -> TokenCost | None:
@@ -97,6 +115,14 @@ def _tokens(told: dict[str, Any] | None) -> TokenCost | None:
         return None
     left = tuple(Left(layer=one["layer"], shares=tuple(one["shares"])) for one in told.pop("left"))
     return TokenCost(operations=tuple(told.pop("operations")), macs=tuple(told.pop("macs")), left=left, **told)
+
+
+def _weights(folder: Path) -> str:
+    """64 hexadecimal digits, of each file of an exported graph."""
+    if is_artefact(folder):
+        return " ".join(read_manifest(folder).files.values())
+    with (folder / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _state(path: str) -> tuple[int, int]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from terralean.cost.device import device_words
 from terralean.cost.memory import peak_since, restart_peak
 from terralean.data.config import DataConfig
 from terralean.data.reading import Reader
@@ -21,6 +19,7 @@ from terralean.data.split import Region
 from terralean.errors import LabelError
 from terralean.evaluate import metrics
 from terralean.evaluate.intervals import join
+from terralean.evaluate.reliability import MapReliability, Reliability
 from terralean.evaluate.token_cost import TokenCost
 from terralean.mapping.plan import Plan
 from terralean.mapping.strips import Readable, Strip, strips
@@ -61,6 +60,7 @@ class Measured:
     seconds: float
     device: str  # that predicted, in words
     peak_bytes: int | None  # the most memory held at once, by tensors on a GPU, else by the process; None where unknown
+    reliability: Reliability  # of the map's probabilities, of the very blocks
     tokens: TokenCost | None = None  # of a run that takes tokens out or merges them; counted afterwards
 
     @property
@@ -103,27 +103,18 @@ def measure(
     reader = Reader(classes=card.classes, coding=coding, config=config)
     total = sum(region.window.pixels for region in regions)
     tally = Tally(classes=len(card.classes), side=block_side(total))
+    probabilities = MapReliability(classes=len(card.classes), side=tally.side, temperature=card.temperature)
     picture = _Picture(regions)
     told = restart_peak(predictor.device)
-    done = windows = 0
-    seconds = 0.0
+    took, done = Took(), 0
     for index, region in enumerate(regions):
-        with open_scene(region.image, bands=config.bands) as scene:
-            part = scene.crop(region.window)
-            plan = Plan(grid=part.grid, tile_px=card.tile_px, overlap_px=card.overlap_px)
-            windows += len(plan.rows) * len(plan.cols)
-            began = time.perf_counter()
-            for strip in strips(predictor, see(scene, region), plan, batch=BATCH):
-                seconds += time.perf_counter() - began
-                place = moved(strip.window, region.window)
-                labels = segmentation.answer(strip.probabilities, strip.valid)
-                reference = reader.labels(region.image, region.label, place)
-                reference[~strip.valid] = IGNORE  # where the image has no data there is nothing to be right about
-                tally.add(reference, labels, region=index, window=strip.window)
-                picture.add(index, strip, labels, reference)
-                done += strip.window.pixels
-                progress(done, total)
-                began = time.perf_counter()
+        for judged in judge(predictor, region, reader=reader, overlap_px=card.overlap_px, took=took, see=see):
+            strip = judged.strip
+            tally.add(judged.reference, judged.map, region=index, window=strip.window)
+            probabilities.add(strip.probabilities, judged.reference, region=index, window=strip.window)
+            picture.add(index, judged)
+            done += strip.window.pixels
+            progress(done, total)
     if not tally.counts:
         raise LabelError(f"none of the {len(regions)} test regions holds a labelled valid pixel; label some of the test area")
     places, blocks, unmapped = tally.arrays()
@@ -133,11 +124,46 @@ def measure(
         blocks_unmapped=unmapped,
         block_px=tally.side,
         shown=picture.shown(),
-        windows=windows,
-        seconds=seconds,
+        windows=took.windows,
+        seconds=took.seconds,
         device=device_words(predictor.device),
         peak_bytes=peak_since(predictor.device) if told else None,
+        reliability=probabilities.reliability(),
     )
+
+
+@dataclass(kw_only=True)
+class Took:
+    """What predicting takes, as it goes on."""
+
+    windows: int = 0
+    seconds: float = 0.0  # without what judging takes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Judged:
+    """Full-width rows of a region's map beside their labels."""
+
+    strip: Strip
+    map: NDArray[np.uint8]  # (h, w)
+    reference: NDArray[np.uint8]  # (h, w), 255 where there is no label or the image has no data
+
+
+def judge(
+    predictor: Predictor, region: Region, *, reader: Reader, overlap_px: int, took: Took, see: See = as_it_is
+) -> Iterator[Judged]:
+    """Map a region as `terralean map` would, with windows that share `overlap_px`, and hand out its rows with their labels."""
+    with open_scene(region.image, bands=reader.config.bands) as scene:
+        part = scene.crop(region.window)
+        plan = Plan(grid=part.grid, tile_px=predictor.card.tile_px, overlap_px=overlap_px)
+        took.windows += len(plan.rows) * len(plan.cols)
+        began = time.perf_counter()
+        for strip in strips(predictor, see(scene, region), plan, batch=BATCH):
+            took.seconds += time.perf_counter() - began
+            reference = reader.labels(region.image, region.label, moved(strip.window, region.window))
+            reference[~strip.valid] = IGNORE  # where the image has no data there is nothing to be right about
+            yield Judged(strip=strip, map=segmentation.answer(strip.probabilities, strip.valid), reference=reference)
+            began = time.perf_counter()
 
 
 class Tally:
@@ -181,28 +207,17 @@ class _Picture:
         self.reference = np.full((height, width), IGNORE, np.uint8)
         self.map = np.full((height, width), IGNORE, np.uint8)
 
-    def add(self, region: int, strip: Strip, labels: NDArray[np.uint8], reference: NDArray[np.uint8]) -> None:
+    def add(self, region: int, judged: Judged) -> None:
         """Keep what lies inside."""
-        both = self.inner.cut(strip.window)
+        both = self.inner.cut(judged.strip.window)
         if region != self.region or not both.pixels:
             return
-        here, there = both.slices(origin=self.inner), both.slices(origin=strip.window)
-        self.reference[here], self.map[here] = reference[there], labels[there]
+        here, there = both.slices(origin=self.inner), both.slices(origin=judged.strip.window)
+        self.reference[here], self.map[here] = judged.reference[there], judged.map[there]
 
     def shown(self) -> Shown:
         """What was collected."""
         return Shown(region=self.region, window=self.place, reference=self.reference, map=self.map)
-
-
-def device_words(device: torch.device) -> str:
-    """A GPU's name, or a processor's with the threads that work."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    threads = torch.get_num_threads()
-    return f"{names[0] if names else platform.machine()}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def moved(window: Window, outer: Window) -> Window:

@@ -54,7 +54,7 @@ def score_with_noise(
     config: NoiseConfig,
     root: Path,
     device: str | None,
-    precision: Precision,
+    precision: Precision | None,
     progress: Callable[[int, int], None],
 ) -> Robustness:
     """Score every run of a contender at every amount of noise; nothing is written, and its clean scores are used as they are.

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terralean.evaluate import page
+from terralean.evaluate.calibration_page import CalibrationSection
 from terralean.evaluate.compare import Comparison, points, span
+from terralean.evaluate.curve_page import CurveSection
 from terralean.evaluate.figures import ERROR_RGB, UNMAPPED_RGB, Chart, Picture
 from terralean.evaluate.intervals import Intervals
 from terralean.evaluate.metrics import Scores
@@ -134,6 +136,8 @@ class Report:
     versions: tuple[tuple[str, str], ...]
     commands: tuple[str, ...]
     citation: tuple[str, ...]
+    calibration: CalibrationSection
+    curve: CurveSection | None = None  # where it was measured
     noise: NoiseTable | None = None
     tokens: TokenSection | None = None  # where a run takes tokens out or merges them
 

@@ -37,16 +37,20 @@ from terralean.evaluate.contenders import (
     score_contender,
     with_reduction,
 )
+from terralean.evaluate.curve import CurveConfig, check_curve, measure_curve
 from terralean.evaluate.evaluation import Evaluation, write_all
 from terralean.evaluate.found import Found, Other, as_document, as_report
 from terralean.evaluate.noise import score_with_noise
 from terralean.evaluate.rivals import Rival, score_rivals
 from terralean.evaluate.scene_run import evaluate_scenes
+from terralean.predict.artefact import is_artefact
 from terralean.predict.predictor import Precision
 from terralean.raster.scene import open_scene
 from terralean.spec import check_bands
 from terralean.tokens import OrOwn
-from terralean.weights.card import write_card
+from terralean.weights.card import seed_folders, write_card
+from terralean.weights.curve import KEY as CURVE
+from terralean.weights.curve import entries
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +63,10 @@ def run_evaluation(
     data: Path | None = None,
     out: Path | None = None,
     device: str | None = None,
-    precision: Precision = "fp32",
+    precision: Precision | None = None,
     reduce: OrOwn = "own",
     noise: NoiseConfig | None = None,
+    curve: CurveConfig | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Score the test split of a run, or of one run for each seed, or all of `data`, and compare it with other runs.
@@ -72,7 +77,8 @@ def run_evaluation(
     where they cannot be. With `reduce` the run in `folder` is used with another method of token reduction than it was trained
     with, None for none; it may then stand beside itself as it was trained, and its card stays as it is. With `noise` maps are
     scored with noisy pixels as well, beside the clean scores, which stay as they are; ConfigError for scene recognition, whose
-    images are resized, and which knows no token reduction.
+    images are resized, and which knows no token reduction. With `curve` the validation split is mapped at several settings,
+    see `curve.measure_curve`, and the card learns what accuracy they give up for speed.
     """
     if data is not None and out is None:
         raise ConfigError(f"say with --out where the report on {data} goes; without --out it would replace the run's own")
@@ -86,7 +92,9 @@ def run_evaluation(
         )
     if reduce != "own":
         _check_reduction(folder, task=task, out=out)
-    evaluate = partial(_evaluate_map, reduce=reduce, noise=noise) if task == "segmentation" else EVALUATIONS[task]
+    if curve is not None:
+        _check_curve(folder, task=task, data=data, reduce=reduce)
+    evaluate = partial(_evaluate_map, reduce=reduce, noise=noise, curve=curve) if task == "segmentation" else EVALUATIONS[task]
     return evaluate(
         folder,
         read=read,
@@ -109,6 +117,21 @@ def _check_reduction(folder: Path, *, task: str, out: Path | None) -> None:
         )
 
 
+def _check_curve(folder: Path, *, task: str, data: Path | None, reduce: OrOwn) -> None:
+    if task != "segmentation":
+        raise ConfigError(f"{folder} is a run of {task}, whose views are not blended; --curve is for runs of segmentation")
+    if is_artefact(folder):
+        raise ConfigError(f"{folder} is an exported graph, made for one precision and one method; give --curve the run itself")
+    if seeds := seed_folders(folder):
+        raise ConfigError(
+            f"{folder} holds a run for each of the seeds {', '.join(map(str, seeds))}, and each has a curve of its own; name "
+            f"one of them, e.g. {seeds[min(seeds)]}"
+        )
+    if data is not None or reduce != "own":
+        told = f"--data {data}" if data is not None else "--set reduce..."
+        raise ConfigError(f"--curve is of the run as it was trained, on its own validation split; leave {told} out")
+
+
 def _evaluate_map(
     folder: Path,
     *,
@@ -117,15 +140,18 @@ def _evaluate_map(
     data: Path | None,
     out: Path,
     device: str | None,
-    precision: Precision,
+    precision: Precision | None,
     reduce: OrOwn,
     noise: NoiseConfig | None,
+    curve: CurveConfig | None,
     progress: Callable[[int, int], None],
 ) -> Evaluation:
     contenders = [open_contender(one, open_run=partial(open_run, read=read)) for one in (folder, *against)]
     mine = contenders[0] = with_reduction(contenders[0], reduce)
     check_comparable(mine, contenders[1:])
     split = _test_split(mine.runs[0], data=data)
+    if curve is not None:
+        check_curve(split, mine.card, run=folder)
     if data is None:
         for run in (run for contender in contenders for run in contender.runs):
             check_same_test(run, mine.runs[0])
@@ -139,6 +165,12 @@ def _evaluate_map(
         root = Path(split.root if data is None else data.parent if data.is_file() else data)
         score = partial(score_with_noise, ground=ground, config=noise, root=root, device=device, precision=precision)
         found = replace(found, noise=tuple(score(standing, progress=progress) for standing in standings))
+    if curve is not None:
+        run = mine.runs[0]
+        measured = measure_curve(
+            run.folder, run.card, run.split, data=run.config, config=curve, device=device, progress=progress
+        )
+        found = replace(found, curve=measured)
     return _keep(found, out=out)
 
 
@@ -271,4 +303,7 @@ def _tell_cards(found: Found, content: dict[str, Any]) -> None:
         speed = {"windows_per_s": round(scored.measured.windows_per_s, 3), "window_px": card.tile_px}
         told = card.cost | speed | {"device": scored.measured.device, "block_px": scored.measured.block_px}
         told |= token_cost.key(scored.measured.tokens)
-        write_card(replace(card, metrics={**card.metrics, "test": overall}, cost=told), scored.run.folder)
+        scores = {**card.metrics, "test": overall}
+        if found.curve is not None:
+            scores[CURVE] = entries(found.curve.rows)
+        write_card(replace(card, metrics=scores, cost=told), scored.run.folder)

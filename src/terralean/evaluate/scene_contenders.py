@@ -156,7 +156,7 @@ def score_scenes(
     ground: SceneGround,
     *,
     device: str | None,
-    precision: Precision,
+    precision: Precision | None,
     progress: Callable[[int, int], None],
 ) -> SceneStanding:
     """Score every run of a contender."""
@@ -184,7 +184,7 @@ def _score_run(
     ground: SceneGround,
     *,
     device: str | None,
-    precision: Precision,
+    precision: Precision | None,
     progress: Callable[[int, int], None],
 ) -> SceneScored:
     predictor = load(run.folder, device=device, precision=precision)

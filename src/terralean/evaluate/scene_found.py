@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import terralean
-from terralean.evaluate import compare, figures, page
+from terralean.evaluate import calibration, calibration_page, compare, figures, page
+from terralean.evaluate.calibration import Calibrated, calibrated
 from terralean.evaluate.contenders import Contender
 from terralean.evaluate.found import citation, short_name, training_rows, versions
 from terralean.evaluate.intervals import FIELD_NAMES, entry
@@ -78,6 +79,17 @@ class SceneFound:
         """Of the run whose answers are shown."""
         return calibrate(self.mine.typical.answers, generator=np.random.default_rng(0))
 
+    @cached_property
+    def calibrated(self) -> Calibrated:
+        """Of the same run, with intervals, and without the temperature."""
+        return _calibrated(self.mine.typical, self.ground)
+
+
+def _calibrated(scored: SceneScored, ground: SceneGround) -> Calibrated:
+    card, units = scored.run.card, ground.units
+    sums = scored.measured.reliability.grouped(units.number, count=units.count)
+    return calibrated([sums], temperatures=[card.temperature], not_calibrated=card.not_calibrated)
+
 
 def leaks(leakage: str | None) -> bool | None:
     """What a verdict says; None where there is none."""
@@ -95,7 +107,7 @@ def as_document(found: SceneFound) -> dict[str, Any]:
         **_scores(mine.scores, mine.boot, names=found.names, spread=mine.spread),
         "images": len(found.ground.images),
         "confusion": found.counts.tolist(),
-        "calibration": _calibration(found.calibration),
+        "calibration": calibration.document(found.calibrated) | {"ECE_by_chance": found.calibration.by_chance},
         "seeds": [_seed_document(found, scored) for scored in mine.each] if found.contender.several else [],
         "verdict": list(sentences(found)),
         "leakage": {"leaks": leaks(found.leakage), "verdict": found.leakage or UNCHECKED},
@@ -166,20 +178,6 @@ def _comparison(found: SceneComparison, names: Sequence[str]) -> dict[str, Any]:
     return overall | {"classes": classes, "only_this": found.only_mine, "only_other": found.only_theirs}
 
 
-def _calibration(found: Calibration) -> dict[str, Any]:
-    return {
-        "ECE": found.ece,
-        "ECE_by_chance": found.by_chance,
-        "confidence": found.confidence,
-        "accuracy": found.accuracy,
-        "bins": [
-            {"low": one.low, "high": one.high, "images": one.images, "confidence": one.confidence, "accuracy": one.accuracy}
-            for one in found.bins
-            if one.images
-        ],
-    }
-
-
 def _alone(found: SceneFound, scored: SceneScored) -> SceneBootstrap:
     return bootstrap([scored.answers], units=found.ground.units, classes=len(found.names), generator=np.random.default_rng(0))
 
@@ -190,7 +188,7 @@ def _seed_document(found: SceneFound, scored: SceneScored) -> dict[str, Any]:
         "seed": training.seed,
         "folder": str(scored.run.folder),
         "training_minutes": training.minutes,
-        "ECE": calibrate(scored.answers, generator=np.random.default_rng(0)).ece,
+        "ECE": _calibrated(scored, found.ground).now.ece,
         **_scores(scored.scores, _alone(found, scored), names=found.names),
     }
 
@@ -235,7 +233,8 @@ def _believed(found: SceneFound) -> str:
     """Whether its confidence can be believed; of several seeds, that whose answers are shown."""
     told = calibration_sentence(found.calibration)
     seed = found.mine.typical.run.card.training.seed
-    return f"Of seed {seed}: {told[0].lower()}{told[1:]}" if found.contender.several else told
+    start = f"Of seed {seed}: {told[0].lower()}{told[1:]}" if found.contender.several else told
+    return f"{start} {calibration.remark(found.calibrated)}"
 
 
 def accuracy_sentence(standing: SceneStanding, *, seeds: int) -> str:
@@ -292,7 +291,7 @@ def as_report(found: SceneFound) -> SceneReport:
         peers=tuple(_peer(other) for other in found.others),
         seeds=tuple(_seed(found, scored) for scored in mine.each) if several else (),
         shown_seed=mine.typical.run.card.training.seed if several else None,
-        calibration=found.calibration,
+        calibration=_calibration(found),
         mistakes=photographed(found, surest_mistakes(mine.typical)),
         right=photographed(found, some_right(mine.typical)),
         cost=_cost(mine),
@@ -305,6 +304,15 @@ def as_report(found: SceneFound) -> SceneReport:
         commands=_commands(found),
         citation=citation(card),
     )
+
+
+def _calibration(found: SceneFound) -> calibration_page.CalibrationSection:
+    chance = found.calibration.by_chance
+    note = (
+        f"A model whose confidence is perfect would have an expected calibration error below {page.percent(chance)} in 95 of "
+        f"100 such samples. Small print is the 95 % interval, from draws of the test {found.ground.units.name}."
+    )
+    return calibration_page.section(found.calibrated, what="images", sentence=_believed(found), note=note)
 
 
 def _about(found: SceneFound) -> tuple[tuple[str, str], ...]:

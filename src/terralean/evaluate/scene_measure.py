@@ -12,13 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from rasterio.errors import NotGeoreferencedWarning
 
+from terralean.cost.device import device_words
 from terralean.cost.memory import peak_since, restart_peak
 from terralean.data.sample import Sample
 from terralean.data.scene_config import SceneDataConfig
 from terralean.data.scene_index import SceneImage
 from terralean.data.scene_picture import read_picture
 from terralean.data.scene_views import keep_px, views
-from terralean.evaluate.measure import device_words
+from terralean.evaluate import reliability
+from terralean.evaluate.reliability import Reliability, of_images
 from terralean.evaluate.scene_metrics import Answers, answers, joined
 from terralean.mapping.images import THREADS, check_image_bands, judge
 from terralean.predict import Predictor
@@ -37,6 +39,7 @@ class SceneMeasured:
     network_s: float  # of these, within the predictor
     device: str  # in words
     peak_bytes: int | None  # the most memory held at once, by tensors on a GPU, else by the process; None where unknown
+    reliability: Reliability  # of the probabilities, an image a block
 
     @property
     def images_per_s(self) -> float:
@@ -57,13 +60,16 @@ def measure_scenes(
     began = time.perf_counter()
     label = np.array([image.label for image in images])
     found: list[Answers] = []
+    sums: list[Reliability] = []
     done = count = 0
     network_s = 0.0
     for samples in _samples(images, predictor.card, config=config):
         started = time.perf_counter()
         judged = list(judge(predictor, samples, batch=BATCH))
         network_s += time.perf_counter() - started
-        found.append(answers(np.stack([each for each, _ in judged]), label[done : done + len(judged)]))
+        probabilities, labels = np.stack([each for each, _ in judged]), label[done : done + len(judged)]
+        found.append(answers(probabilities, labels))
+        sums.append(of_images(probabilities, labels, temperature=predictor.card.temperature))
         count += sum(views for _, views in judged)
         done += len(judged)
         progress(done, len(images))
@@ -74,6 +80,7 @@ def measure_scenes(
         network_s=network_s,
         device=device_words(predictor.device),
         peak_bytes=peak_since(predictor.device) if told else None,
+        reliability=reliability.joined(sums),
     )
 
 

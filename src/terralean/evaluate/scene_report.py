@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terralean.evaluate import page
+from terralean.evaluate.calibration_page import CalibrationSection
 from terralean.evaluate.compare import points, span
 from terralean.evaluate.figures import draw_matrix
 from terralean.evaluate.page import NOTHING, SPACE, Cost, bounds, duration, number, percent, unscaled
 from terralean.evaluate.report import NUMBERS_UP_TO, Figures, has_long_names, largest_confusions, matrix_cells
-from terralean.evaluate.scene_calibration import Bin, Calibration
-from terralean.evaluate.scene_calibration import sentence as calibration_sentence
 from terralean.evaluate.scene_figures import Told, cells
 from terralean.evaluate.scene_intervals import SceneComparison, SceneIntervals
 from terralean.evaluate.scene_metrics import FIVE, SceneScores
@@ -92,7 +91,7 @@ class SceneReport:
     peers: tuple[ScenePeer, ...]
     seeds: tuple[SceneSeed, ...]  # empty for a single run
     shown_seed: int | None  # whose answers are shown, where there are several
-    calibration: Calibration
+    calibration: CalibrationSection
     mistakes: tuple[Told, ...]  # the surest first
     right: tuple[Told, ...]
     cost: Cost
@@ -132,8 +131,6 @@ def render(report: SceneReport) -> str:
             "heat": draw_matrix(report.counts) if len(report.classes) > CELLS_UP_TO else None,
             "long_names": has_long_names(report.classes),
             "confusions": largest_confusions(report.counts, names=report.classes.names),
-            "calibration": calibration_sentence(report.calibration),
-            "bins": _bins(report.calibration),
             "costs": _cost_rows(report),
         },
         too_large="shorten the recipe text, or name fewer runs with --against",
@@ -312,25 +309,4 @@ def _grid(report: SceneReport) -> dict[str, object]:
             }
             for cell in cells(report.counts)
         ],
-    }
-
-
-def _bins(found: Calibration) -> list[dict[str, object]]:
-    """The ranges of confidence that hold images, with places in percent."""
-    most = max(one.images for one in found.bins)
-    return [_bin(one, most=most) for one in found.bins if one.images]
-
-
-def _bin(one: Bin, *, most: int) -> dict[str, object]:
-    return {
-        "range": f"{number(one.low, 0)} to {number(one.high, 0)}",
-        "images": page.spaced(one.images),
-        "confidence": number(one.confidence),
-        "accuracy": number(one.accuracy),
-        "gap": points(one.confidence - one.accuracy, signed=True),
-        "left": round(100 * one.low, 2),
-        "width": round(100 * (one.high - one.low), 2),
-        "height": round(100 * one.accuracy, 2),
-        "said": round(100 * one.confidence, 2),
-        "share": round(one.images / most, 3),
     }

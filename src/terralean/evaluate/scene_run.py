@@ -66,7 +66,7 @@ def evaluate_scenes(
     data: Path | None,
     out: Path,
     device: str | None,
-    precision: Precision,
+    precision: Precision | None,
     progress: Callable[[int, int], None],
 ) -> Evaluation:
     """What `run_evaluation` does for runs of scene recognition."""

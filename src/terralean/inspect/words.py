@@ -16,6 +16,7 @@ from terralean.inspect.spectral import SpectralFacts
 from terralean.raster.cube import span
 from terralean.spec import Bands
 from terralean.weights.card import CALIBRATION, Card
+from terralean.weights.curve import KEY as CURVE
 
 LABEL_WIDTH = 11
 MANY = 16  # bands, from which they are not told one by one
@@ -154,7 +155,9 @@ def _run(report: RunReport) -> Iterable[str]:
         if not card.training.leakage.startswith("LEAKS"):  # else it is a finding
             yield _line("leakage", card.training.leakage)
         for name, metrics in card.metrics.items():
-            if name != CALIBRATION:
+            if name == CURVE:
+                yield _line(name, f"{len(metrics)} settings of speed and accuracy, for terralean map --budget")
+            elif name != CALIBRATION:
                 yield _line(name, _numbers(metrics))
         yield _line("confidence", _confidence(card))
     if report.data is not None:
