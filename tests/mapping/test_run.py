@@ -5,8 +5,9 @@ import torch
 from rasterio.crs import CRS
 
 from terralean.errors import BandMismatch, ConfigError, MissingFile, OutputFailed, UnreadableScene
+from terralean.mapping.many import map_scenes
 from terralean.mapping.plan import Plan
-from terralean.mapping.run import MapConfig, map_scene, map_scenes
+from terralean.mapping.run import MapConfig, map_scene
 from terralean.mapping.strips import strips
 from terralean.predict import load
 from terralean.raster.grid import Grid, Window

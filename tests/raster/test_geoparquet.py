@@ -8,7 +8,7 @@ import shapely
 from pyarrow import parquet
 from pyproj import CRS
 
-from terralean.errors import ConfigError
+from terralean.errors import MissingExtra
 from terralean.raster import outlines
 from terralean.raster.grid import Grid
 from terralean.raster.outlines import PolygonWriter
@@ -82,6 +82,6 @@ def test_without_a_place_there_is_no_crs_and_no_area(tmp_path):
 
 def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ConfigError, match=r"pyarrow, which is not installed; pip install 'terralean\[geo\]'"):
+    with pytest.raises(MissingExtra, match=r"pyarrow, which is not installed; pip install 'terralean\[geo\]'"):
         write(tmp_path / "map.parquet", GRID)
     assert not [*tmp_path.iterdir()]

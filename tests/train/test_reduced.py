@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from terralean import recipes
 from terralean.cost.macs import count_macs_at
 from terralean.errors import ConfigError
-from terralean.mapping.run import MapConfig, map_scenes
+from terralean.mapping.many import map_scenes
+from terralean.mapping.run import MapConfig
 from terralean.models import create
 from terralean.predict import load
 from terralean.tokens.chance import RandomConfig

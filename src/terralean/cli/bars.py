@@ -42,9 +42,10 @@ def mapping_bar() -> Iterator[Callable[[Any], None]]:
 
         def tell(progress: Any) -> None:
             before = f", {_amount(progress.resumed)} from before" if progress.resumed else ""
-            several = f" ({progress.index + 1} of {progress.scenes})" if progress.scenes > 1 else ""
+            at = f"{progress.index + 1}" + (f" to {progress.index + progress.together}" if progress.together > 1 else "")
+            several = f" (scene {at} of {progress.scenes})" if progress.scenes > 1 else ""
             text = f"{_amount(progress.done)} of {_amount(progress.total)} {progress.unit}{before}{several}"
-            done = progress.index + progress.done / progress.total
+            done = progress.index + progress.together * progress.done / progress.total
             shown.update(task, completed=done, total=progress.scenes, description=text)
 
         yield tell

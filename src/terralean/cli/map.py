@@ -42,7 +42,8 @@ def map_(
     """
     configure_logging(verbose)
     from terralean import recipes
-    from terralean.mapping.run import MapConfig, map_scenes
+    from terralean.mapping.many import map_scenes
+    from terralean.mapping.run import MapConfig
     from terralean.predict import load
 
     given: dict[str, Any] = {"tile_px": tile, "overlap_px": overlap, "batch": batch, "bands": positions(bands)}

@@ -22,6 +22,7 @@ class Progress:
     resumed: float = 0.0  # of what is done, from a run that was stopped
     index: int = 0  # of the scene among all of them
     scenes: int = 1
+    together: int = 1  # scenes that are mapped side by side, whose amounts these are
 
 
 class Meter:

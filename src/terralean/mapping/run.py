@@ -1,16 +1,16 @@
-"""One scene to one map, and many scenes one after the other."""
+"""One scene to one map."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 
 import terralean
-from terralean.errors import ConfigError, OutputFailed, TerraleanError, UnreadableScene
+from terralean.errors import ConfigError, UnreadableScene
 from terralean.mapping.cells import CellPlan, CellWork
 from terralean.mapping.crew import Crew, default_workers, torch_threads
 from terralean.mapping.facts import facts_of
@@ -19,13 +19,14 @@ from terralean.mapping.outputs import Legend, Polygons, Targets, check_absent, m
 from terralean.mapping.pixels import PixelWork
 from terralean.mapping.plan import Plan
 from terralean.mapping.progress import Meter, Progress
+from terralean.mapping.scenes import SceneSource, as_source
 from terralean.mapping.stages import Stages
 from terralean.mapping.work import Work
 from terralean.predict import Predictor
 from terralean.raster.clip import read_clip
 from terralean.raster.cog import bounded_cache
 from terralean.raster.grid import Grid
-from terralean.raster.scene import Scene, open_scene
+from terralean.raster.scene import Scene
 from terralean.raster.write import Totals, count_classes
 from terralean.spec import check_band_values, check_bands, check_mappable
 from terralean.weights.card import Card
@@ -88,7 +89,7 @@ class MapResult:
 
 def map_scene(
     predictor: Predictor,
-    path: str | Path,
+    scene: SceneSource | str | Path,
     *,
     out: Path,
     config: MapConfig,
@@ -106,11 +107,11 @@ def map_scene(
     its final name.
     """
     began = time.monotonic()
-    card = predictor.card
-    make, targets = _maker(card, config), _targets(path, out=out, config=config)
-    with open_scene(path, bands=config.bands) as scene, bounded_cache(), torch_threads(config.threads):
-        check_contract(scene, card, chosen=config.bands is not None)
-        work = make(predictor, scene, config, targets)
+    card, source = predictor.card, as_source(scene)
+    make, targets = _maker(card, config), _targets(source, out=out, config=config)
+    with source.open(card.bands, bands=config.bands) as opened, bounded_cache(), torch_threads(config.threads):
+        check_contract(opened, card, chosen=config.bands is not None)
+        work = make(predictor, opened, config, targets)
         facts = facts_of(predictor, work, files=[file.name for file in targets.paths])
         order = Order(facts=facts, contents=work.contents, width=work.grid.width, heights=work.heights)
         with open_job(targets.map.with_suffix(".part"), order, overwrite=config.overwrite, target=targets.map) as job:
@@ -120,40 +121,11 @@ def map_scene(
             totals = count_classes(job.rows["classes"], grid=work.grid, classes=card.classes)
             if not any(totals.pixels):
                 job.forget()
-                raise UnreadableScene(_nothing(scene, config))
+                raise UnreadableScene(_nothing(opened, config))
             told = _result(job, work, targets, totals, card)
-            legend = Legend(grid=work.grid, place=work.place, classes=card.classes, tags=_tags(predictor, scene))
+            legend = Legend(grid=work.grid, place=work.place, classes=card.classes, tags=_tags(predictor, opened))
             make_files(job, targets, legend, totals)
-    return replace(told, scene=str(path), seconds=round(time.monotonic() - began, 1))
-
-
-def map_scenes(
-    predictor: Predictor,
-    paths: Sequence[str | Path],
-    *,
-    out: Path,
-    config: MapConfig,
-    progress: Callable[[Progress], None] = lambda progress: None,
-) -> tuple[list[MapResult], dict[str, str]]:
-    """Map each scene; results of those that were mapped, and by path what was wrong with the others.
-
-    A single scene's mistake is raised.
-    """
-    check_targets(paths, out=out)
-    results: list[MapResult] = []
-    failed: dict[str, str] = {}
-    for index, path in enumerate(paths):
-
-        def tell(told: Progress, before: int = index) -> None:
-            progress(replace(told, index=before, scenes=len(paths)))
-
-        try:
-            results.append(map_scene(predictor, path, out=out, config=config, progress=tell))
-        except TerraleanError as error:
-            if len(paths) == 1:
-                raise
-            failed[str(path)] = str(error)
-    return results, failed
+    return replace(told, scene=source.name, seconds=round(time.monotonic() - began, 1))
 
 
 def make_plan(card: Card, grid: Grid, *, config: MapConfig) -> Plan:
@@ -170,21 +142,9 @@ def make_cell_plan(card: Card, grid: Grid, *, config: MapConfig) -> CellPlan:
     return CellPlan(grid=grid, view_px=view, overlap_px=overlap)
 
 
-def map_path(path: str | Path, *, out: Path) -> Path:
+def map_path(source: SceneSource, *, out: Path) -> Path:
     """Where the map of a scene goes."""
-    return out / f"{Path(str(path)).stem}_map.tif"
-
-
-def check_targets(paths: Sequence[str | Path], *, out: Path) -> None:
-    """Raise OutputFailed where two scenes would be written to one map."""
-    taken: dict[Path, str | Path] = {}
-    for path in paths:
-        target = map_path(path, out=out)
-        if str(taken.get(target)) == str(path):
-            raise OutputFailed(f"{path} is given twice; name each scene once")
-        if target in taken:
-            raise OutputFailed(f"{taken[target]} and {path} would both be written to {target}; map them to different folders")
-        taken[target] = path
+    return out / f"{source.stem}_map.tif"
 
 
 def check_contract(scene: Scene, card: Card, *, chosen: bool) -> None:
@@ -257,10 +217,10 @@ def _maker(card: Card, config: MapConfig) -> Make:
     return MAKERS[card.task]
 
 
-def _targets(path: str | Path, *, out: Path, config: MapConfig) -> Targets:
-    stem = Path(str(path)).stem
+def _targets(source: SceneSource, *, out: Path, config: MapConfig) -> Targets:
+    stem = source.stem
     return Targets(
-        map=map_path(path, out=out),
+        map=map_path(source, out=out),
         confidence=out / f"{stem}_confidence.tif" if config.confidence else None,
         scores=out / f"{stem}_scores.tif" if config.scores else None,
         compute=out / f"{stem}_compute.tif" if config.compute else None,

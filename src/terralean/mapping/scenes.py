@@ -6,13 +6,13 @@ import glob
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from terralean.errors import BandMismatch, ConfigError, MissingFile, TerraleanError
 from terralean.raster.acquired import Acquired, acquired
 from terralean.raster.scene import Scene, open_scene
-from terralean.raster.source import CONNECTION
+from terralean.raster.source import CONNECTION, named_part
 from terralean.raster.stac_search import Item, find_parts, images, is_stac, read_items
 from terralean.raster.stack import open_stack, renamed
 from terralean.spec import Bands
@@ -35,8 +35,16 @@ class SceneSource:
 
     name: str  # for people
     stem: str  # its files are called by
+    path: str  # what GDAL opens, or the STAC file
     item: Item | None = None
     config: ScenesConfig = ScenesConfig()
+
+    def from_anywhere(self) -> SceneSource:
+        """The same with a path that does not depend on the working directory."""
+        file, said = named_part(self.path)
+        if not os.path.exists(file):
+            return self
+        return replace(self, path=os.path.abspath(file) + (f"#{said}" if said else ""))
 
     def open(self, need: Bands, *, bands: Sequence[int] | None = None) -> Scene:
         """The scene. `bands` are positions of those needed in its file; of an item they are found by what it says of them.
@@ -45,7 +53,7 @@ class SceneSource:
         item.
         """
         if self.item is None:
-            return open_scene(self.name, bands=bands)
+            return open_scene(self.path, bands=bands)
         try:
             return self._open_item(self.item, need, bands=bands)
         except TerraleanError as error:
@@ -78,6 +86,11 @@ class SceneSource:
                 "name one of them with --assets, or the files of the model's bands with --assets and no --bands"
             )
         return found[0].path
+
+
+def as_source(scene: SceneSource | str | Path) -> SceneSource:
+    """A path as a scene that is to be mapped."""
+    return scene if isinstance(scene, SceneSource) else _of_path(str(scene))
 
 
 def find_scenes(arguments: Sequence[str | Path], *, config: ScenesConfig | None = None) -> list[SceneSource]:
@@ -135,8 +148,9 @@ def _matching(pattern: str) -> list[str]:
 
 
 def _of_path(path: str) -> SceneSource:
-    return SceneSource(name=path, stem=Path(path).stem)
+    return SceneSource(name=path, stem=Path(path).stem, path=path)
 
 
 def _of_item(item: Item, config: ScenesConfig) -> SceneSource:
-    return SceneSource(name=item.called, stem=NO_FILE_NAME.sub("_", item.id), item=item, config=config)
+    stem = NO_FILE_NAME.sub("_", item.id)
+    return SceneSource(name=item.called, stem=stem, path=item.file, item=item, config=config)

@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import CRS
 
-from terralean.errors import ConfigError
+from terralean.errors import MissingExtra
 from terralean.raster.features import Features
 from terralean.spec import Classes
 
@@ -29,7 +29,7 @@ class GeoParquet:
             import pyarrow as pa  # noqa: PLC0415 - an extra that only this format needs
             from pyarrow import parquet  # noqa: PLC0415
         except ImportError as error:
-            raise ConfigError(
+            raise MissingExtra(
                 f"{path.name}: GeoParquet is written by pyarrow, which is not installed; pip install 'terralean[geo]', or ask "
                 "for gpkg or fgb"
             ) from error

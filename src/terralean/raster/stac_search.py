@@ -158,7 +158,7 @@ def _item(feature: Any, *, file: str, alone: bool) -> Item:
         )
     links = {str(link.get("rel")): str(link.get("href")) for link in feature.get("links", ())}
     own = links.get("self", "")
-    base = own if not alone and (URL.match(own) or os.path.isabs(own)) else file
+    base = own if not alone and (URL.match(own) or os.path.isabs(own)) else os.path.abspath(file)
     properties = feature.get("properties") or {}
     known = {band["name"]: band for band in _bands(properties) if "name" in band}
     found = {key: _asset(key, asset, base=base, known=known) for key, asset in feature["assets"].items()}
