@@ -29,7 +29,7 @@ def patches(model: nn.Module, *, bands: int = 20, count: int = 4) -> Tensor:
 
 
 def test_all_of_them_are_tried_here():
-    assert {*SMALL} | {"lola_specvit_published"} == {*PIXEL_CLASSIFIERS}
+    assert {*SMALL} | {"lola_specvit_published", "svm"} == {*PIXEL_CLASSIFIERS}
 
 
 def test_hybridsn_has_the_published_parameters():

@@ -23,6 +23,7 @@ from terralean.models import (
     segvit,
     small_cnn,
     ssftt,
+    svm,
     unet,
     unetformer,
     upernet,
@@ -61,6 +62,7 @@ PIXEL_CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {  # of a pixel by the 
     "lola_specvit_published": lola_specvit.lola_specvit_published,
     "ssftt": ssftt.ssftt,
     "hybridsn": hybridsn.hybridsn,
+    "svm": svm.svm,
 }
 MODELS = {**SEGMENTERS, **CLASSIFIERS, **PIXEL_CLASSIFIERS}
 

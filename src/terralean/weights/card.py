@@ -15,7 +15,8 @@ from terralean.spec import Bands, Classes, Normalisation
 from terralean.tokens import Reduction
 
 FORMAT = 1
-FOREST = "forest"  # the model that is fitted, not trained
+FOREST, SVM = "forest", "svm"  # the models that are fitted, not trained
+UNITS = {FOREST: "trees", SVM: "support vectors"}  # of what they learned
 NAME = "card.json"
 CALIBRATION = "calibration"  # key in the metrics: how the temperature was fitted, or why not; absent where never tried
 OF_A_FOREST = "the shares of the votes of a forest's trees are taken as they are"
@@ -31,7 +32,7 @@ class Training:
     images: int
     split: str  # the rule, in words
     leakage: str  # the verdict, in words
-    steps: int  # of the optimiser; trees of a random forest
+    steps: int  # of the optimiser; trees of a random forest, support vectors of a machine that has them
     minutes: float
     seed: int
 
@@ -77,7 +78,7 @@ class Card:
     @property
     def length(self) -> str:
         """How much training the model had, in words."""
-        return f"{self.training.steps} {'trees' if self.model == FOREST else 'steps'}"
+        return f"{self.training.steps} {UNITS.get(self.model, 'steps')}"
 
     @property
     def not_calibrated(self) -> str:
