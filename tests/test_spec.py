@@ -91,3 +91,36 @@ def test_classes_in_the_default_palette_all_differ():
 def test_impossible_classes(names, colours, message):
     with pytest.raises(LabelError, match=message):
         Classes(names=names, colours=colours)
+
+
+def spectrometer(*nm: float, prefix: str = "band") -> Bands:
+    return Bands(names=tuple(f"{prefix} {i}" for i in range(len(nm))), wavelength_nm=nm)
+
+
+STEPS = tuple(400.0 + 10 * i for i in range(12))
+
+
+def test_bands_of_a_spectrometer_are_known_by_wavelength_and_not_by_name():
+    need = spectrometer(*STEPS)
+    check_bands(spectrometer(*(nm + 4.9 for nm in STEPS), prefix="tile 7, band"), need, scene="a.hdr")
+    with pytest.raises(
+        BandMismatch, match=r"a\.hdr has 12 of 12 bands at other wavelengths .*\(more than 5 nm away\)"
+    ) as error:
+        check_bands(spectrometer(*(nm + 6 for nm in STEPS)), need, scene="a.hdr")
+    assert "band 1 at 406 nm for 400 nm" in str(error.value) and "and 7 more" in str(error.value)
+    assert "scene: 406, 416" in str(error.value) and "model: 400, 410" in str(error.value)
+
+
+def test_one_band_moved_or_missing_is_told():
+    need = spectrometer(*STEPS)
+    swapped = spectrometer(*STEPS[:3], STEPS[4], STEPS[3], *STEPS[5:])
+    with pytest.raises(BandMismatch, match="has 2 of 12 bands at other wavelengths"):
+        check_bands(swapped, need, scene="a.hdr")
+    with pytest.raises(BandMismatch, match=r"a\.hdr: 11 bands, the model was trained on 12"):
+        check_bands(spectrometer(*STEPS[1:]), need, scene="a.hdr")
+
+
+def test_without_all_wavelengths_names_decide():
+    unknown = Bands(names=tuple(f"x{i}" for i in range(12)), wavelength_nm=(None, *STEPS[1:]))
+    with pytest.raises(BandMismatch, match="none of the model's bands"):
+        check_bands(unknown, spectrometer(*STEPS), scene="a.hdr")

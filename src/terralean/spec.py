@@ -5,10 +5,12 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from terralean.errors import BandMismatch, ConfigError, LabelError
 
 IGNORE = 255  # the mask value that is neither trained on nor scored, and the nodata value of a class map
+SPECTRAL = 10  # bands of known wavelengths, from which these say which bands they are, and names do not
 MAX_CLASSES = 254  # of a class map or a mask, which hold a byte a pixel
 
 # Ten hues that stay apart under the common colour-vision deficiencies (after Okabe and Ito 2008, extended by lightness).
@@ -109,8 +111,13 @@ def check_mappable(classes: Classes, *, where: str) -> None:
 def check_bands(found: Bands, need: Bands, *, scene: str) -> None:
     """Raise BandMismatch unless a scene's bands are what a model was trained on, in count, order, kind and scale.
 
-    Names are compared without regard to case; where either side has no real names only the count can be checked.
+    Names are compared without regard to case; where either side has no real names only the count can be checked. The bands of
+    a spectrometer are known by their wavelengths instead, whatever they are called: each to half the usual step between them.
     """
+    if _spectral(found) and _spectral(need):
+        check_band_values(found, need, scene=scene)
+        _check_same_wavelengths(found, need, scene=scene)
+        return
     ours, theirs = ([name.casefold().strip() for name in bands.names] for bands in (need, found))
     if found.named and need.named and ours != theirs:
         what = "other bands than the model, or another order" if set(ours) & set(theirs) else "none of the model's bands"
@@ -132,6 +139,31 @@ def check_band_values(found: Bands, need: Bands, *, scene: str) -> None:
             f"{scene} stores {found.units} in steps of {found.scale:g}, the model was trained on {need.units} in steps of "
             f"{need.scale:g}; convert the scene so that its values mean the same"
         )
+
+
+def _spectral(bands: Bands) -> bool:
+    """Whether there are many bands, each of a known wavelength."""
+    return len(bands) >= SPECTRAL and bands.wavelength_nm is not None and None not in bands.wavelength_nm
+
+
+def _check_same_wavelengths(found: Bands, need: Bands, *, scene: str) -> None:
+    theirs, ours = ([nm or 0.0 for nm in bands.wavelength_nm or ()] for bands in (found, need))
+    steps = sorted(abs(b - a) for a, b in pairwise(ours))
+    tolerance = steps[len(steps) // 2] / 2
+    apart = [i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if abs(a - b) > tolerance]
+    if not apart:
+        return
+    shown = ", ".join(f"band {i + 1} at {theirs[i]:g} nm for {ours[i]:g} nm" for i in apart[:5])
+    more = f" and {len(apart) - 5} more" if len(apart) > 5 else ""  # noqa: PLR2004 - as many as are shown
+    raise BandMismatch(
+        f"{scene} has {len(apart)} of {len(ours)} bands at other wavelengths than the model was trained on (more than "
+        f"{tolerance:g} nm away): {shown}{more}\n  scene: {_waves(theirs)}\n  model: {_waves(ours)}\n"
+        "map a scene of the same sensor, or resample its spectra to the wavelengths of the model"
+    )
+
+
+def _waves(nm: Sequence[float]) -> str:
+    return ", ".join(f"{w:g}" for w in nm) + " nm"
 
 
 def _lists(found: Bands, need: Bands) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyogrio
 import pytest
+import scipy.io
 import shapely
 from rasterio.transform import from_origin
 
@@ -303,3 +304,16 @@ def test_real_folders_are_understood(shared):
     counts = {name: len(find(folder / name, DataConfig()).sources) for name in ("dubai", "gsi_roads", "s2_india_rgbn")}
     assert counts == {"dubai": 48, "gsi_roads": 26, "s2_india_rgbn": 14}
     assert len(find(folder / "s2_india_rgbn", DataConfig()).bands) == 4
+
+
+def test_a_cube_and_its_label_map_are_a_dataset_and_variables_can_be_named(tmp_path):
+    cube, labels = np.arange(6 * 7 * 12).reshape(6, 7, 12), np.arange(42).reshape(6, 7) % 3
+    scipy.io.savemat(tmp_path / "a.mat", {"cube": cube, "other": cube, "gt": labels, "parts": labels})
+    config = DataConfig(labels="a.mat#gt", label_values=(1, 2), ignore=(0,))
+    found = find(Path(f"{tmp_path / 'a.mat'}#cube"), config)
+    assert (len(found.bands), found.classes.names) == (12, ("class 1", "class 2"))
+    assert found.sources[0].label.endswith("a.mat#gt")
+    (tmp_path / "index.csv").write_text("path,label\na.mat#cube,a.mat#gt\n")
+    assert len(find(tmp_path, DataConfig(label_values=(1, 2), ignore=(0,))).bands) == 12
+    with pytest.raises(MissingFile, match=r"b\.mat#gt is not there"):
+        find(Path(f"{tmp_path / 'a.mat'}#cube"), DataConfig(labels="b.mat#gt"))

@@ -28,6 +28,7 @@ from terralean.data.words import counted, listed
 from terralean.errors import BandMismatch, DatasetError, MissingFile
 from terralean.raster.coding import Coding
 from terralean.raster.scene import open_scene
+from terralean.raster.source import named_part
 from terralean.spec import Bands, Classes
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def find(root: Path, config: DataConfig, *, legend: Legend | None = None) -> Dat
 
     With a `legend`, a trained model's, classes and how labels write them are taken from it and not from the settings.
     """
-    if not root.exists():
+    if not (root.exists() or _is_file(root)):
         raise MissingFile(f"{root} is not there; give the folder that holds the images and labels")
     root = root.absolute()
     layout, sources = _sources(root, config)
@@ -107,7 +108,7 @@ def is_dataset(root: Path) -> bool:
 
 
 def _sources(root: Path, config: DataConfig) -> tuple[str, list[Source]]:
-    if root.is_file():
+    if _is_file(root):
         return _one_scene(root, root.parent, config)
     if config.images is not None or (config.labels is not None and (root / config.labels).is_dir()):
         return _named_folders(root, config)
@@ -147,7 +148,7 @@ def _from_index(root: Path, config: DataConfig) -> tuple[str, list[Source]]:
 
 def is_there(root: Path, name: str | None) -> bool:
     """Whether a row of an index names a file."""
-    return bool(name) and (root / cast("str", name)).is_file()
+    return bool(name) and _is_file(root / cast("str", name))
 
 
 def index_splits(path: Path, names: Sequence[str]) -> list[SplitName | None]:
@@ -315,9 +316,14 @@ def _one_scene(scene: Path, folder: Path, config: DataConfig) -> tuple[str, list
             raise DatasetError(f"{scene} is one scene and its labels are not named; say where they are: data.labels=FILE")
         return f"one scene, {scene.name}, and {beside[0].name}", [Source(image=str(scene), label=str(beside[0]))]
     label = folder / config.labels
-    if not label.is_file():
+    if not _is_file(label):
         raise MissingFile(f"{label} is not there; data.labels is a file, relative to {folder}")
     return f"one scene, {scene.name}, and {label.name}", [Source(image=str(scene), label=str(label))]
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; a variable of it may be named behind (`scene.mat#key=X`)."""
+    return Path(named_part(str(path))[0]).is_file()
 
 
 def _scenes_in(root: Path) -> list[Path]:

@@ -49,7 +49,7 @@ def nanometres(values: Sequence[float], *, unit: str | None) -> tuple[Waves | No
     if factors is None or not values:
         return None, None
     if told is None:
-        if len(values) > 1 and list(values) in (list(range(k, k + len(values))) for k in (0, 1)):
+        if len(values) > 1 and any(all(v == k + i for i, v in enumerate(values)) for k in (0, 1)):
             return None, "the wavelengths are the numbers of the bands, and not used"
         micro = max(values) < MICRO_BELOW
         note = f"the wavelengths have no unit; from their size they are {'micrometres' if micro else 'nanometres'}"
