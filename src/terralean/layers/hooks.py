@@ -26,13 +26,47 @@ class Point(NamedTuple):
     left: Tensor  # (B,) tokens of each image from here on, class tokens not counted
     alive: Tensor | None = None  # (B, h, w) true for tokens that go on, of a method that prunes
     group: Tensor | None = None  # (B, h, w) which row stands for each token now, of a method that merges; rows from 0
+    layers: int = 0  # that work on what is left: up to the next point, or to the end of the stage
+    token_px: tuple[int, int] = (1, 1)  # height and width of a token in px of the image
 
     @property
     def share(self) -> Tensor:
         """(B,) tokens left, of all tokens of the grid."""
+        return self.left.double() / self._grid[0].numel()
+
+    @property
+    def work(self) -> Tensor:
+        """(B, h, w) what each token costs from here on: 1 if it goes on, 0 if not, of n merged ones each 1 / n."""
+        if self.group is None:
+            return self._grid.float()
+        rows = self.group.flatten(1)
+        sizes = torch.zeros(rows.shape[0], int(rows.max()) + 1, device=rows.device)
+        sizes.scatter_add_(1, rows, sizes.new_ones(rows.shape))
+        return (1 / sizes.gather(1, rows)).view_as(self.group)
+
+    @property
+    def _grid(self) -> Tensor:
         grid = self.alive if self.group is None else self.group
         assert grid is not None, "a method either takes tokens out or merges them"
-        return self.left.double() / grid[0].numel()
+        return grid
+
+
+class Traced(NamedTuple):
+    """What one pass gives of a network whose tokens are reduced."""
+
+    scores: Tensor  # as without a record of it
+    record: tuple[Point, ...]
+    layers: int  # that the method may act at, and those before and between: all of its stages
+
+    def work(self, *, height: int, width: int) -> Tensor:
+        """(B, height, width) of the image's pixels: the share of these layers that worked on the token of each."""
+        total = torch.full((self.scores.shape[0], height, width), float(self.layers), device=self.scores.device)
+        for point in self.record:
+            spared = 1 - point.work
+            for axis, px in zip((1, 2), point.token_px, strict=True):
+                spared = spared.repeat_interleave(px, dim=axis)
+            total -= point.layers * spared[:, :height, :width]
+        return total / self.layers
 
 
 class Answer(NamedTuple):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from terralean.errors import ConfigError
 from terralean.layers.folding import fold_norms
-from terralean.layers.hooks import Answer, Execution, Point
+from terralean.layers.hooks import Answer, Execution, Point, Traced
 
 
 class Reduction(NamedTuple):
@@ -30,6 +30,7 @@ class ReducedMaps(NamedTuple):
     maps: list[Tensor]  # finest first, every token in its place
     answers: tuple[Answer, ...]  # of auxiliary heads, masks (B, K, h, w)
     record: tuple[Point, ...]
+    layers: int  # of the stages that can be reduced
 
 
 class Segmenter(nn.Module):
@@ -82,6 +83,11 @@ class Segmenter(nn.Module):
     def trace(self, image: Tensor) -> tuple[Point, ...]:
         """What the method did at each of its points; nothing without a method."""
         return () if self.reduce is None else self._reduced(image, done=None).record
+
+    def traced(self, image: Tensor) -> Traced:
+        """Scores and what the method did for them, of one pass."""
+        found = self._reduced(image, done=None)
+        return Traced(at_size_of(image, self.head(found.maps)), found.record, found.layers)
 
     def fold(self) -> Segmenter:
         """A copy for inference: the same scores to rounding, faster."""

@@ -22,7 +22,7 @@ from terralean.layers.running import Parts, Rows, arranged, padded, run_layer
 from terralean.layers.segmenter import ReducedMaps, Reduction
 from terralean.models.lemevit import Block, LeMeViTPyramid, SelfAttention, as_map, as_tokens
 from terralean.models.place import Place
-from terralean.models.reducers import cut_point, drawn_seeds, grid_multiple, heads_of, hooks_of, seeds_of_values
+from terralean.models.reducers import drawn_seeds, grid_multiple, heads_of, hooks_of, seeds_of_values, told
 from terralean.tokens.packed import take
 
 STAGE = 3
@@ -53,9 +53,12 @@ def reduced(backbone: LeMeViTPyramid, image: Tensor, reduction: Reduction) -> Re
 
     maps = backbone.maps(image, third=third)
     (end, grid) = ends[0]
-    height, width = (-(-side // 2 ** (STAGE + 1)) for side in image.shape[-2:])
+    px = 2 ** (STAGE + 1)
+    height, width = (-(-side // px) for side in image.shape[-2:])
+    depth = backbone.config.depths[STAGE]
+    record = told(end.record, inside=(height, width), last=depth, token_px=(px, px))
     answers = tuple(Answer(masks.unflatten(2, grid)[:, :, :height, :width], objects) for masks, objects in end.answers)
-    return ReducedMaps(maps, answers, tuple(cut_point(point, height=height, width=width) for point in end.record))
+    return ReducedMaps(maps, answers, record, depth)
 
 
 def run_stage(blocks: list[Block], image: Tensor, hooks: Hooks, *, setting: Setting) -> tuple[Tensor, Stream]:

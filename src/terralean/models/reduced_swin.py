@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from terralean.errors import ConfigError
 from terralean.layers.hooks import Answer, Hooks, Point, Read, Seen, Setting, Stream
 from terralean.layers.segmenter import ReducedMaps, Reduction, at_size_of
 from terralean.models.place import Place
-from terralean.models.reducers import cut_point, drawn_seeds, heads_of, hooks_of, seeds_of_values
+from terralean.models.reducers import cut_point, drawn_seeds, heads_of, hooks_of, seeds_of_values, told
 from terralean.models.swin import SwinPyramid, blocks_of
 from terralean.models.swin_windows import cluster_blocks, sparse_blocks, through
 from terralean.models.window_attention import attend_rows, filled_windows, layout, whole_windows
@@ -51,6 +52,7 @@ class Piece:
     blocks: list[SwinTransformerBlock]
     first: int  # number of its first block
     inside: tuple[int, int]  # rows and columns of its map that cover the image
+    token_px: tuple[int, int]  # height and width of a token in px of the image
 
     @property
     def numbers(self) -> range:
@@ -86,7 +88,7 @@ def reduced(backbone: SwinPyramid, image: Tensor, reduction: Reduction) -> Reduc
     def run(number: int, x: Tensor) -> Tensor:
         scale = backbone.feature_info.reduction()[number]
         inside = (-(-image.shape[-2] // scale), -(-image.shape[-1] // scale))
-        piece = Piece(blocks=blocks_of(stages[number]), first=firsts[number], inside=inside)
+        piece = Piece(blocks=blocks_of(stages[number]), first=firsts[number], inside=inside, token_px=(scale, scale))
         passed.append(_run_stage(backbone, piece, x, reduction, seeds=seeds))
         return passed[-1].x
 
@@ -95,7 +97,8 @@ def reduced(backbone: SwinPyramid, image: Tensor, reduction: Reduction) -> Reduc
     if answers:  # of different stages, but to be stacked
         finest = answers[0].masks
         answers = [Answer(at_size_of(finest, masks), objects) for masks, objects in answers]
-    return ReducedMaps(maps, tuple(answers), tuple(point for stage in passed for point in stage.record))
+    layers = sum(len(stage.blocks) for stage in stages)
+    return ReducedMaps(maps, tuple(answers), tuple(point for stage in passed for point in stage.record), layers)
 
 
 def _ratios(backbone: SwinPyramid, piece: Piece, config: SparseViTConfig) -> list[float]:
@@ -111,15 +114,15 @@ def _run_stage(
     backbone: SwinPyramid, piece: Piece, x: Tensor, reduction: Reduction, *, seeds: Callable[[], list[int]]
 ) -> Passed:
     config = reduction.config
-    height, width = piece.inside
     if isinstance(config, SparseViTConfig):
         ratios = _ratios(backbone, piece, config)
         x, points = sparse_blocks(piece.blocks, x, ratios=ratios, config=config, first=piece.first)
-        return Passed(x, (), tuple(cut_point(point, height=height, width=width) for point in points))
+        cut = partial(cut_point, inside=piece.inside, layers=1, token_px=piece.token_px)  # a block chooses for itself alone
+        return Passed(x, (), tuple(map(cut, points)))
     points_here = [after for after in config.after if after in piece.numbers]
     if isinstance(config, ELViTConfig):
         x, points = cluster_blocks(piece.blocks, x, after=points_here, config=config, first=piece.first)
-        return Passed(x, (), tuple(cut_point(point, height=height, width=width) for point in points))
+        return Passed(x, (), told(points, inside=piece.inside, last=piece.numbers[-1], token_px=piece.token_px))
     if not points_here:
         return Passed(through(piece.blocks, x))
     setting = Setting(
@@ -150,7 +153,7 @@ def prune_stage(piece: Piece, x: Tensor, hooks: Hooks, setting: Setting) -> Pass
             stream = change(stream, Seen(read=received))
     height, width = piece.inside
     answers = (Answer(masks.unflatten(2, setting.grid)[:, :, :height, :width], objects) for masks, objects in stream.answers)
-    record = tuple(cut_point(point, height=height, width=width) for point in stream.record)
+    record = told(stream.record, inside=piece.inside, last=piece.numbers[-1], token_px=piece.token_px)
     return Passed(hooks.restore(stream).unflatten(1, setting.grid), tuple(answers), record)
 
 

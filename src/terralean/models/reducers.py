@@ -6,7 +6,7 @@ layers stands in `models.pruning` and `models.merging`. A config's type says whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,17 @@ def drawn_seeds(images: int) -> list[int]:
     return torch.randint(2**31, (images,)).tolist()
 
 
-def cut_point(point: Point, *, height: int, width: int) -> Point:
-    """Without what lies past the image."""
+def told(record: Sequence[Point], *, inside: tuple[int, int], last: int, token_px: tuple[int, int]) -> tuple[Point, ...]:
+    """The points of a stage whose last layer is `last`, without what lies past the image's rows and columns of tokens."""
+    ends = [*(point.layer for point in record[1:]), last]
+    return tuple(
+        cut_point(point, inside=inside, layers=end - point.layer, token_px=token_px)
+        for point, end in zip(record, ends, strict=False)
+    )
+
+
+def cut_point(point: Point, *, inside: tuple[int, int], layers: int, token_px: tuple[int, int]) -> Point:
+    """Without what lies past the image, and with what it stands for."""
+    height, width = inside
     alive, group = (None if x is None else x[:, :height, :width] for x in (point.alive, point.group))
-    return point._replace(alive=alive, group=group)
+    return point._replace(alive=alive, group=group, layers=layers, token_px=token_px)

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from terralean.layers.hooks import Answer, Execution, Hooks, Point, Setting, Stream
+from terralean.layers.hooks import Answer, Execution, Hooks, Point, Setting, Stream, Traced
 from terralean.layers.segmenter import at_size_of, learned_tokens, stacked
 from terralean.models.atm import ATMHead, ClassMode
 from terralean.models.place import Place
-from terralean.models.reducers import cut_point, drawn_seeds, grid_multiple, heads_of, hooks_of, seeds_of_values
+from terralean.models.reducers import drawn_seeds, grid_multiple, heads_of, hooks_of, seeds_of_values, told
 from terralean.models.vit import Embedded, ViTEncoder
 from terralean.tokens.packed import put_back
 from terralean.tokens.scores import class_map
@@ -99,7 +99,12 @@ class SegViT(nn.Module):
 
     def trace(self, image: Tensor) -> tuple[Point, ...]:
         """What the method did at each of its points; nothing without a method."""
-        return _record(self._encode(image, done=None))
+        return self._record(self._encode(image, done=None))
+
+    def traced(self, image: Tensor) -> Traced:
+        """Scores and what the method did for them, of one pass."""
+        run = self._run(image, done=None)
+        return Traced(scores_of(run.answer, image), run.record, self.backbone.depth)
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters to leave without weight decay beside the one-dimensional ones."""
@@ -110,7 +115,11 @@ class SegViT(nn.Module):
         start, setting, end = encoded.start, encoded.setting, encoded.end
         on_the_way = [Answer(_cut(masks, setting.grid, start.size), objects) for masks, objects in end.answers]
         decode = self._decode_survivors if encoded.hooks.survivors_only else self._decode_all
-        return Run(decode(encoded), on_the_way, _record(encoded))
+        return Run(decode(encoded), on_the_way, self._record(encoded))
+
+    def _record(self, encoded: Encoded) -> tuple[Point, ...]:
+        backbone, record = self.backbone, encoded.end.record
+        return told(record, inside=encoded.start.size, last=backbone.depth, token_px=backbone.patch_px)
 
     def _encode(self, image: Tensor, *, done: float | None) -> Encoded:
         start = self.backbone.embed(image, multiple=grid_multiple(self.reduce))
@@ -179,11 +188,6 @@ def scores_of(answer: Answer, image: Tensor) -> Tensor:
     found = class_map(answer.masks.flatten(2), answer.objects).unflatten(2, answer.masks.shape[-2:])
     share = at_size_of(image, found).float()
     return (share / share.sum(dim=1, keepdim=True).clamp(min=LEAST)).clamp(min=LEAST).log()
-
-
-def _record(encoded: Encoded) -> tuple[Point, ...]:
-    height, width = encoded.start.size
-    return tuple(cut_point(point, height=height, width=width) for point in encoded.end.record)
 
 
 def _cut(masks: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:

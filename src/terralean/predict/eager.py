@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from terralean.errors import ConfigError
-from terralean.layers.hooks import Point
+from terralean.layers.hooks import Point, Traced
 from terralean.predict.normalise import Normalise, enlarge, resized
 from terralean.weights.card import Card
 
@@ -39,6 +39,23 @@ class Eager:
         seen = self.normalise(image.to(self.device, torch.float32), valid.to(self.device))
         seen = resized(seen, side_px=self.card.seen_px or seen.shape[-1])
         return self.network(seen.to(self.dtype)).float()
+
+    def scores_with_work(self, image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """`scores`, and of the same pass the share of layers that worked on the token of each pixel: (B, H, W).
+
+        Raises ConfigError where the method leaves nothing that could be told.
+        """
+        traced = cast("Callable[[Tensor], Traced]", self.network.traced)(self.seen(image, valid))
+        if not traced.record:
+            raise ConfigError(
+                "--compute draws tokens that are taken out or merged for good, and this method, as it is set, leaves none; of "
+                "tome use --set reduce.mode=progressive, of others set layers or shares otherwise"
+            )
+        height, width = image.shape[-2:]
+        shrink = self.card.shrink
+        work = traced.work(height=-(-height // shrink), width=-(-width // shrink))
+        work = work.repeat_interleave(shrink, dim=1).repeat_interleave(shrink, dim=2)[:, :height, :width]
+        return enlarge(traced.scores.float(), shrink=shrink, height=height, width=width), work
 
     def trace(self, image: Tensor, valid: Tensor) -> tuple[Point, ...]:
         """What the method of token reduction does with these images; nothing without a method."""

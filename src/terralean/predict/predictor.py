@@ -29,9 +29,16 @@ class Predictor:
     """
 
     def __init__(
-        self, model: nn.Module | Exported, card: Card, *, device: torch.device, precision: Precision | GraphPrecision
+        self,
+        model: nn.Module | Exported,
+        card: Card,
+        *,
+        device: torch.device,
+        precision: Precision | GraphPrecision,
+        folder: Path | None = None,
     ) -> None:
         self.card = card
+        self.folder = folder  # it was read from
         self.device = device
         self.precision = precision
         self.runtime = model if isinstance(model, Exported) else Eager(model, card, device=device, precision=precision)
@@ -60,6 +67,16 @@ class Predictor:
     def trace(self, image: Tensor, valid: Tensor) -> tuple[Point, ...]:
         """What the method of token reduction does with image (B, C, H, W), valid (B, H, W), the same as in predicting them."""
         return () if self.card.reduce is None else self.eager.trace(image, valid)
+
+    @torch.inference_mode()
+    def with_compute(self, image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """The probabilities, and of the same pass the share of layers that worked on the token of each pixel: (B, H, W).
+
+        Layers are those of the stages that the method of token reduction acts in. Both are float32 on the CPU. ConfigError for
+        an exported graph.
+        """
+        scores, work = self.eager.scores_with_work(image, valid)
+        return self._probabilities(scores), work.cpu()
 
     @torch.inference_mode()
     def scores(self, image: Tensor, valid: Tensor) -> Tensor:
@@ -123,13 +140,14 @@ def load(run: str | Path, *, device: str | None = None, precision: Precision | N
     if is_artefact(folder):
         return _load_artefact(read_artefact(folder), device=device, precision=precision, reduce=reduce)
     model, card = load_checkpoint(folder, reduce=reduce)
-    return Predictor(model, card, device=choose_device(device), precision=precision or "fp32")
+    return Predictor(model, card, device=choose_device(device), precision=precision or "fp32", folder=folder)
 
 
 def open_artefact(artefact: Artefact, *, device: torch.device | None) -> Predictor:
     """The predictor of an exported graph."""
     exported = open_graph(artefact, device=device)
-    return Predictor(exported, artefact.card, device=exported.device, precision=artefact.manifest.precision)
+    how = artefact.manifest.precision
+    return Predictor(exported, artefact.card, device=exported.device, precision=how, folder=artefact.folder)
 
 
 def _load_artefact(artefact: Artefact, *, device: str | None, precision: Precision | None, reduce: OrOwn) -> Predictor:
