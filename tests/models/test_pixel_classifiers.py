@@ -9,6 +9,9 @@ from terralean.cost.macs import count_macs_at, parameters
 from terralean.errors import BandMismatch, ConfigError, SizeError
 from terralean.layers.spectra import principal_components
 from terralean.models import PIXEL_CLASSIFIERS, create
+from terralean.spec import Bands
+from terralean.weights.checkpoint import save_weights
+from terralean.weights.pretrained import load_pretrained
 from weights import image
 
 SMALL = {
@@ -135,3 +138,17 @@ def test_what_is_not_decayed_is_there(name):
 def test_other_tasks_refuse_them(recipe):
     with pytest.raises(ConfigError, match="model ssftt recognises the pixel in the middle of a patch, task"):
         recipes.read(recipe, changes=["model.name=ssftt"])
+
+
+@every
+def test_a_network_of_another_scene_is_what_it_starts_from(name, tmp_path):
+    trained, other = build(name, spectral="learned"), build(name, bands=30, spectral="learned")
+    with torch.no_grad():
+        for weight in trained.parameters():
+            weight.add_(1)
+    save_weights(trained.state_dict(), tmp_path / "weights.safetensors")
+    told = load_pretrained(other, tmp_path / "weights.safetensors", bands=Bands(names=tuple(f"band {i}" for i in range(1, 31))))
+    assert "its first layer was made for 30 bands from its 20" in told
+    own, theirs = other.state_dict(), trained.state_dict()
+    assert {key for key in own if own[key].shape != theirs[key].shape} == {"spectral.project.weight"}
+    assert all(torch.equal(own[key], theirs[key]) for key in own if key != "spectral.project.weight")
