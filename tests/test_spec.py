@@ -124,3 +124,9 @@ def test_without_all_wavelengths_names_decide():
     unknown = Bands(names=tuple(f"x{i}" for i in range(12)), wavelength_nm=(None, *STEPS[1:]))
     with pytest.raises(BandMismatch, match="none of the model's bands"):
         check_bands(unknown, spectrometer(*STEPS), scene="a.hdr")
+
+
+def test_several_dates_of_the_same_bands_are_known_by_name():
+    need = Bands(names=tuple(f"{day} {i}" for day in "ab" for i in range(6)), wavelength_nm=STEPS[:6] * 2)
+    with pytest.raises(BandMismatch, match="another order"):
+        check_bands(need.choose([*range(6, 12), *range(6)]), need, scene="a.tif")

@@ -142,8 +142,9 @@ def check_band_values(found: Bands, need: Bands, *, scene: str) -> None:
 
 
 def _spectral(bands: Bands) -> bool:
-    """Whether there are many bands, each of a known wavelength."""
-    return len(bands) >= SPECTRAL and bands.wavelength_nm is not None and None not in bands.wavelength_nm
+    """Whether there are many bands, each of a known wavelength of its own."""
+    nm = bands.wavelength_nm
+    return len(bands) >= SPECTRAL and nm is not None and None not in nm and len(set(nm)) == len(nm)
 
 
 def _check_same_wavelengths(found: Bands, need: Bands, *, scene: str) -> None:

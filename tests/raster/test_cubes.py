@@ -162,6 +162,10 @@ def test_a_missing_cube_names_the_nearest(tmp_path):
         open_scene(f"{tmp_path / 'b.npy'}#axes=brc")
 
 
+def test_the_long_text_of_a_vrt_is_no_name_of_a_cube():
+    assert not is_cube(f"<VRTDataset>{'x' * 5000}</VRTDataset>")
+
+
 def test_wavelengths_may_come_from_a_text_file(tmp_path):
     np.save(tmp_path / "a.npy", np.moveaxis(VALUES, 0, -1))
     (tmp_path / "nm.txt").write_text("wavelength width\n" + "".join(f"{400 + 10 * i}\t9.5\n" for i in range(BANDS)))

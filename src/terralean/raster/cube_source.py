@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +29,11 @@ OPAQUE = 255  # of a mask
 
 def is_cube(path: str) -> bool:
     """Whether a local file is read as a cube: an ENVI header or data beside one, an array of MATLAB, HDF5 or NumPy."""
-    file = Path(told(path)[0])
-    return file.is_file() and (file.suffix.lower() in ARRAYS or header_of(file) is not None)
+    name = told(path)[0]
+    if not os.path.isfile(name):  # no Path.is_file: it fails on the long text of a VRT
+        return False
+    file = Path(name)
+    return file.suffix.lower() in ARRAYS or header_of(file) is not None
 
 
 def read_cube(path: str, *, labels: bool = False, size: tuple[int, int] | None = None) -> Cube:
