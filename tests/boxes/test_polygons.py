@@ -2,9 +2,10 @@ import pytest
 import shapely
 import torch
 
+from terralean.boxes import near
 from terralean.boxes.form import to_polygons
 from terralean.boxes.overlap import iou
-from terralean.boxes.polygons import points_of, polygon_areas, polygon_iou, share_in_windows
+from terralean.boxes.polygons import best_matches, points_of, polygon_areas, polygon_iou, share_in_windows
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +57,27 @@ def test_a_line_or_a_point_is_in_a_window_or_not():
 def test_no_polygons():
     none, some = torch.zeros(0, 8), torch.rand(2, 8)
     assert polygon_iou(none, some).shape == (0, 2) and share_in_windows(none, torch.rand(3, 4)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("pairs", [5, near.PAIRS])
+def test_best_matches_are_those_of_the_table(monkeypatch, random_boxes, pairs):
+    monkeypatch.setattr(near, "PAIRS", pairs)
+    polygons, others = to_polygons(random_boxes(60, seed=2)), to_polygons(random_boxes(50, seed=3, span=30.0))
+    others[40:] = others[:10]  # of equal ones the first
+    generator = torch.Generator().manual_seed(0)
+    labels, other_labels = torch.randint(2, (60,), generator=generator), torch.randint(2, (50,), generator=generator)
+    other_labels[40:] = other_labels[:10]
+    table = polygon_iou(polygons, others) * (labels[:, None] == other_labels[None])
+    best, which = best_matches(polygons, others, labels, other_labels)
+    torch.testing.assert_close(best, table.amax(dim=1), rtol=0, atol=1e-12)
+    there = best > 0
+    assert 20 < there.sum() < 60 and (which[~there] == -1).all()
+    assert (which < 40).all()
+    torch.testing.assert_close(table[there, which[there]], best[there], rtol=0, atol=1e-12)
+
+
+def test_nothing_matches_nothing():
+    none, some = torch.zeros(0, 8), torch.rand(2, 8)
+    labels = torch.zeros(2, dtype=torch.int64)
+    assert best_matches(some, none, labels, labels[:0])[1].tolist() == [-1, -1]
+    assert best_matches(none, some, labels[:0], labels)[0].shape == (0,)

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from terralean.boxes.clip import clip_polygons
 from terralean.boxes.form import corners, hull, le90
-from terralean.boxes.near import near
+from terralean.boxes.near import apart, near
 from terralean.boxes.overlap import paired_iof, sane
 from terralean.boxes.polygons import polygon_areas, polygon_intersection
 from terralean.boxes.rectangle import smallest_rectangle
-from terralean.boxes.suppress import apart, nms
+from terralean.boxes.suppress import nms
 from terralean.errors import ConfigError
 
 

@@ -27,6 +27,15 @@ def near(hulls: Tensor, others: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield i[meet], j[meet]
 
 
+def apart(hulls: Tensor, labels: Tensor | None) -> Tensor:
+    """Upright rectangles (n, 4), float64, moved along x so that those of different labels (n,) never meet."""
+    if labels is None or not len(hulls):
+        return hulls
+    span = hulls[:, 2].amax() - hulls[:, 0].amin() + 1
+    shift = labels.to(hulls.dtype)[:, None] * span
+    return hulls + torch.cat([shift, torch.zeros_like(shift)], dim=1).repeat(1, 2)
+
+
 def _spans(hulls: Tensor, others: Tensor, axis: int) -> tuple[Tensor, Tensor, Tensor]:
     """For each of `hulls` the run of `others`, sorted along an axis, that may meet it: first (n,), count (n,), order (m,)."""
     low, order = others[:, axis].sort()

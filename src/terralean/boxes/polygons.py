@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from terralean.boxes.near import near
+from terralean.boxes.near import apart, near
 from terralean.boxes.overlap import area_within, share_between
 
 
@@ -24,6 +24,28 @@ def polygon_iou(polygons: Tensor, others: Tensor) -> Tensor:
         union = size[i] + other_size[j] - shared
         table[i, j] = torch.where(union > 0, shared / union.where(union > 0, 1.0), 0.0).clamp(0, 1)
     return table
+
+
+def best_matches(polygons: Tensor, others: Tensor, labels: Tensor, other_labels: Tensor) -> tuple[Tensor, Tensor]:
+    """For each polygon (n, 2 V) the other (m, 2 U) of its label with the highest IoU: that IoU (n,), float64, its index (n,).
+
+    Of equal ones the first; 0 and -1 where none overlaps. Memory grows with the pairs that overlap, not with n m.
+    """
+    mine, theirs = points_of(polygons), points_of(others)
+    size, other_size = polygon_areas(mine), polygon_areas(theirs)
+    best, which = size.new_zeros(len(mine)), torch.full((len(mine),), -1, device=mine.device)
+    hulls = apart(torch.cat([points_hull(mine), points_hull(theirs)]), torch.cat([labels, other_labels]))
+    for i, j in near(hulls[: len(mine)], hulls[len(mine) :]):
+        shared = polygon_intersection(mine[i], theirs[j])
+        union = size[i] + other_size[j] - shared
+        iou = torch.where(union > 0, shared / union.where(union > 0, 1.0), 0.0).clamp(0, 1)
+        higher = best.scatter_reduce(0, i, iou, reduce="amax")
+        top = (iou == higher[i]) & (iou > 0)
+        first = torch.full_like(which, len(theirs)).scatter_reduce(0, i[top], j[top], reduce="amin")
+        first = torch.where((higher == best) & (which >= 0), torch.minimum(first, which), first)
+        which = torch.where((higher > 0) & (first < len(theirs)), first, which)
+        best = higher
+    return best, which
 
 
 def share_in_windows(polygons: Tensor, windows: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from terralean.boxes.form import areas, hull
-from terralean.boxes.near import near
+from terralean.boxes.near import apart, near
 from terralean.boxes.overlap import paired_iou, sane
 
 BLOCK = 2048  # boxes settled together: what overlaps among them is held at once
@@ -34,15 +34,6 @@ def nms(
             break
         _suppress(alive, ranked, hulls, by=block, start=start + BLOCK, iou_threshold=iou_threshold)
     return order[torch.cat(kept)][:most] if kept else order
-
-
-def apart(hulls: Tensor, labels: Tensor | None) -> Tensor:
-    """Upright rectangles (n, 4), float64, moved along x so that those of different labels (n,) never meet."""
-    if labels is None or not len(hulls):
-        return hulls
-    span = hulls[:, 2].amax() - hulls[:, 0].amin() + 1
-    shift = labels.to(hulls.dtype)[:, None] * span
-    return hulls + torch.cat([shift, torch.zeros_like(shift)], dim=1).repeat(1, 2)
 
 
 def _overlapping(ranked: Tensor, hulls: Tensor, block: Tensor, iou_threshold: float) -> tuple[Tensor, Tensor]:
