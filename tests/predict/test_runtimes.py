@@ -11,12 +11,13 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
-from tiny_networks import make_card
+from tiny_networks import eager, make_card
 
 import terralean
 from terralean.errors import BandMismatch, ConfigError, MissingExtra, RunError, SizeError
 from terralean.predict import load
 from terralean.predict.artefact import digest
+from terralean.predict.openvino_runtime import MOST
 from terralean.tokens.tome import ToMeConfig
 
 FORMATS = ["onnx", "openvino", "torch", "deepness"]
@@ -36,6 +37,14 @@ def test_threads_do_not_disturb_each_other(exported, format_):
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda pair: predictor(*pair), given * 3))
     assert all(torch.equal(found, alone[number % 8]) for number, found in enumerate(together))
+
+
+def test_more_sizes_than_are_compiled_for(exported):
+    card = make_card(task="classification", seen_px=32)
+    predictor, network = load(exported("openvino", "fp32", card)), eager(card)
+    for side in (*range(20, 20 + MOST), 60, 140):
+        image, valid = pictures(side, side=side)
+        torch.testing.assert_close(predictor.recognise(image, valid), network.recognise(image, valid), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("format_", FORMATS)
