@@ -16,6 +16,7 @@ from terralean.export.tiles import Tiles
 from terralean.predict.runtime import as_bytes, wanted
 
 INPUTS, OUTPUT = ("image", "valid"), "probabilities"
+MATRIX = 2  # axes
 HEAVY = ("Conv", "Gemm", "MatMul")  # what is computed in 8 bits, where its weights are constants
 
 
@@ -94,10 +95,13 @@ class Calibration:
 
 
 def heavy_nodes(model: Any) -> Iterator[str]:
-    """Names of the products whose weights are constants; those of two activations, in attention, stay as they are."""
-    constants = {tensor.name for tensor in model.graph.initializer}
+    """Names of the products whose weights are constants; those of two activations, in attention, stay as they are.
+
+    So do products with stacks of matrices, of which ONNX Runtime knows no scale for each column.
+    """
+    axes = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type in HEAVY and any(name in constants for name in node.input[:2]):
+        if node.op_type in HEAVY and node.input[1] in axes and (node.op_type == "Conv" or axes[node.input[1]] == MATRIX):
             yield node.name
 
 
