@@ -7,7 +7,7 @@ import scipy.io
 from terralean.errors import LabelError, UnreadableScene
 from terralean.raster.known_scenes import (
     COLOURS,
-    check_together,
+    check_pixels,
     coloured,
     cube_keys,
     known_cube,
@@ -158,7 +158,9 @@ def test_both_parts_of_houston_are_the_whole(shared):
     stored = scipy.io.loadmat(shared / "data/hsi/label_maps/houston_gt.mat")
     both = stored["houston_gt_tr"] + stored["houston_gt_te"]  # they have no pixel in common
     counts = dict(zip(*map(np.ndarray.tolist, np.unique(both, return_counts=True)), strict=True))
-    assert known_labels(None, size=both.shape, counts=counts, path="a").labels.pixels == 15029
+    known = known_labels(None, size=both.shape, counts=counts, path="a")
+    check_pixels(known, both, path="a")
+    assert known.labels.pixels == 15029
 
 
 def test_purdues_map_is_told_from_that_of_upv(shared):
@@ -205,14 +207,22 @@ def test_a_turned_label_map_is_refused(shared, tmp_path):
     assert find_labels(f"{tmp_path / 'a.mat'}#axes=crb").known.whole
 
 
-def test_the_label_map_of_another_scene_is_refused(shared):
-    cube = known_cube("salinas_corrected", rows=512, cols=217, bands=204, axes_told=False, path="Salinas.mat")
-    labels = find_labels(shared / "data/hsi/salinas_a/SalinasA_gt.mat").known
-    with pytest.raises(
-        LabelError, match=r"gt\.mat holds Salinas-A: the label map .* but s\.mat is Salinas; take the label map"
-    ):
-        check_together(cube, labels, cube_path="s.mat", labels_path="gt.mat")
-    check_together(None, labels, cube_path="s.mat", labels_path="gt.mat")
+@pytest.mark.parametrize(
+    ("turn", "message"),
+    [
+        (np.transpose, r"but elsewhere: it is transposed; say #axes=crb behind the path, or read it as it is with #known=no"),
+        (np.flipud, "but elsewhere: it is upside down; take the original file"),
+        (np.fliplr, "but elsewhere: it is mirrored"),
+        (lambda values: np.roll(values, 1), "but elsewhere: it is another map"),
+    ],
+)
+def test_a_square_map_that_is_turned_has_the_same_counts_and_is_refused(shared, tmp_path, turn, message):
+    labels = scipy.io.loadmat(shared / "data/hsi/label_maps/Indian_pines_gt.mat")["indian_pines_gt"]
+    scipy.io.savemat(tmp_path / "a.mat", {"indian_pines_gt": turn(labels)})
+    with pytest.raises(LabelError, match=message):
+        find_labels(tmp_path / "a.mat")
+    if turn is np.transpose:
+        assert find_labels(f"{tmp_path / 'a.mat'}#axes=crb").known.whole
 
 
 def test_a_published_file_is_known_byte_for_byte(shared, tmp_path):

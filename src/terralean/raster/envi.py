@@ -28,7 +28,7 @@ ORDERS = {"bsq": "brc", "bil": "rbc", "bip": "rcb"}
 SUFFIXES = (".img", ".dat", ".raw", ".bil", ".bsq", ".bip", ".sli", ".bin", ".cube", ".lib")
 NEEDED = ("samples", "lines", "bands", "data type", "interleave")
 ASSUMED = {"header offset": "0", "file type": "ENVI Standard", "byte order": "0"}
-STANDARD, CLASSIFICATION, LIBRARY = "envistandard", "enviclassification", "envispectrallibrary"
+CLASSIFICATION, LIBRARY = "enviclassification", "envispectrallibrary"
 OTHER_FORMATS = ("tiff", "nitf", "hdf", "jpeg", "jp2", "virtual", "meta", "hfa", "erdas", "envimeta", "envivirtual")
 FOREIGN = (
     b"II*\0",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -215,12 +217,27 @@ def _other_map(scene: PublicScene, labels: LabelMap, found: Counts, published: C
     )
 
 
-def check_together(cube: KnownCube | None, labels: KnownLabels | None, *, cube_path: str, labels_path: str) -> None:
-    """Raise LabelError where a public cube is given the label map of another public scene."""
-    if cube and labels and cube.scene is not labels.scene:
-        raise LabelError(
-            f"{labels_path} holds {labels.words}, but {cube_path} is {cube.scene.name}; take the label map that belongs to it"
-        )
+def check_pixels(known: KnownLabels, values: NDArray[Any], *, path: str) -> None:
+    """Raise LabelError for a map (H, W) that has the counts of a published one, and its pixels elsewhere."""
+    expected = known.labels.crc32
+    if not known.whole or expected is None or _crc32(values) == expected:
+        return
+    turns = {
+        "transposed": values.T,
+        "upside down": values[::-1],
+        "mirrored": values[:, ::-1],
+        "turned about": values[::-1, ::-1],
+    }
+    how = next((name for name, turned in turns.items() if _crc32(turned) == expected), None)
+    fix = "say #axes=crb behind the path" if how == "transposed" else "take the original file"
+    raise LabelError(
+        f"{path} has as many pixels of each class as {known.words}, but elsewhere: it is {how or 'another map'}; {fix}, or "
+        "read it as it is with #known=no"
+    )
+
+
+def _crc32(values: NDArray[Any]) -> int:
+    return zlib.crc32(np.ascontiguousarray(values.astype(np.uint8)).data)
 
 
 def published_file(path: Path) -> str | None:
@@ -245,12 +262,6 @@ def coloured(names: Sequence[str]) -> Classes:
     if len(names) > len(COLOURS):
         return Classes.named(names)
     return Classes(names=tuple(names), colours=COLOURS[: len(names)])
-
-
-def count_numbers(values: NDArray[np.integer]) -> dict[int, int]:
-    """Pixels of each number."""
-    found, counts = np.unique(values, return_counts=True)
-    return {int(number): int(count) for number, count in zip(found, counts, strict=True)}
 
 
 def _lower(names: Sequence[str]) -> tuple[str, ...]:

@@ -16,11 +16,11 @@ from terralean.errors import LabelError
 from terralean.raster.coding import Coding
 from terralean.raster.cube_config import told
 from terralean.raster.cube_source import CubeSource, is_cube
-from terralean.raster.known_scenes import KnownLabels, coloured, known_labels
+from terralean.raster.known_scenes import KnownLabels, check_pixels, coloured, known_labels
 from terralean.raster.label_points import is_points
 from terralean.raster.labels import count_stored
 from terralean.raster.polygons import is_vector
-from terralean.raster.scene import describe
+from terralean.raster.scene import describe, scene_of
 from terralean.spec import IGNORE, Classes
 
 log = logging.getLogger(__name__)
@@ -79,16 +79,15 @@ def find_labels(path: str | Path, *, unlabelled: Unlabelled = "auto", names: Seq
 
 
 def _known(path: str, counts: Mapping[int, int]) -> KnownLabels | None:
-    if is_vector(path) or is_points(path):
+    if is_vector(path) or is_points(path) or not told(path)[1].known:
         return None
-    config = told(path)[1]
-    if not config.known:
-        return None
-    if is_cube(path):
-        cube = CubeSource(path, labels=True).cube
-        return known_labels(cube.variable, size=(cube.grid.height, cube.grid.width), counts=counts, path=path)
-    with describe(path, expected="a label map") as scene:
-        return known_labels(None, size=(scene.grid.height, scene.grid.width), counts=counts, path=path)
+    source = CubeSource(path, labels=True) if is_cube(path) else None
+    with scene_of(source) if source else describe(path, expected="a label map") as scene:
+        size = (scene.grid.height, scene.grid.width)
+        known = known_labels(source.cube.variable if source else None, size=size, counts=counts, path=path)
+        if known is not None:
+            check_pixels(known, scene.read(scene.grid.window)[0][0], path=path)
+    return known
 
 
 def _own_names(path: str) -> dict[int, str]:

@@ -20,6 +20,7 @@ class LabelMap:
     counts: tuple[int, ...]
     keys: tuple[str, ...] = ()
     counted: bool = True
+    crc32: int | None = None  # of its rows as bytes, which also tells where the pixels lie
 
     @property
     def pixels(self) -> int:
@@ -55,11 +56,19 @@ class PublicScene:
         return tuple(nm for position, nm in enumerate(self.raw_nm, start=1) if position not in self.removed)
 
 
-def _named(names: str, counts: tuple[int, ...], title: str, *, keys: tuple[str, ...], counted: bool = True) -> LabelMap:
+def _named(
+    names: str,
+    counts: tuple[int, ...],
+    title: str,
+    *,
+    keys: tuple[str, ...],
+    counted: bool = True,
+    crc32: int | None = None,
+) -> LabelMap:
+    """Classes from 1 without a gap."""
     listed = tuple(name.strip() for name in names.split(","))
-    return LabelMap(
-        title=title, numbers=tuple(range(1, len(listed) + 1)), names=listed, counts=counts, keys=keys, counted=counted
-    )
+    numbers = tuple(range(1, len(listed) + 1))
+    return LabelMap(title=title, numbers=numbers, names=listed, counts=counts, keys=keys, counted=counted, crc32=crc32)
 
 
 # Band centres of the AVIRIS flight of 1992 over Indian Pines, as Purdue University publishes them (92AV3C), in nm.
@@ -322,6 +331,7 @@ INDIAN_PINES = PublicScene(
             (46, 1428, 830, 237, 483, 730, 28, 478, 20, 972, 2455, 593, 205, 1265, 386, 93),
             "the label map of UPV/EHU, 10249 px",
             keys=("indian_pines_gt",),
+            crc32=0xA26438A5,
         ),
         _named(
             INDIAN_PINES_CLASSES,
@@ -353,6 +363,7 @@ INDIAN_PINES_PART = PublicScene(
             (1005, 730, 732, 1924),
             "its label map of four classes, 4391 px",
             keys=(),
+            crc32=0x6BFC1457,
         ),
     ),
     blobs=(("Indian_part.mat", "e571c217ef5ac5e033171225c3ace876b9e1a7cd"),),
@@ -375,6 +386,7 @@ SALINAS = PublicScene(
             (2009, 3726, 1976, 1394, 2678, 3959, 3579, 11271, 6203, 3278, 1068, 1927, 916, 1070, 7268, 1807),
             "the label map of UPV/EHU, 54129 px",
             keys=("salinas_gt",),
+            crc32=0xD27AB1F6,
         ),
     ),
     blobs=(
@@ -401,6 +413,7 @@ SALINAS_A = PublicScene(
             names=tuple(SALINAS_CLASSES.split(", ")[number - 1] for number in SALINAS_A_NUMBERS),
             counts=(391, 1343, 616, 1525, 674, 799),
             keys=("salinasA_gt",),
+            crc32=0x3935BDC5,
         ),
     ),
     blobs=(
@@ -445,6 +458,7 @@ PAVIA_CENTRE = PublicScene(
             (65971, 7598, 3090, 2685, 6584, 9248, 7287, 42826, 2863),
             "the label map of UPV/EHU, 148152 px",
             keys=("pavia_gt",),
+            crc32=0x54932B38,
         ),
     ),
     blobs=(("Pavia_gt.mat", "dfc83e45a917a530e8e2c1e3137c08c8bc3db23e"),),
@@ -467,6 +481,7 @@ KSC = PublicScene(
             (761, 243, 256, 252, 161, 229, 105, 431, 520, 404, 419, 503, 927),
             "the label map of UPV/EHU, 5211 px",
             keys=("KSC_gt",),
+            crc32=0x458E6AF2,
         ),
     ),
     blobs=(("KSC_gt.mat", "8efeec7529b8789152aecf4d3a8197e94daeb363"),),
@@ -487,6 +502,7 @@ BOTSWANA = PublicScene(
             (270, 101, 251, 215, 269, 269, 259, 203, 314, 248, 305, 181, 268, 95),
             "the label map of UPV/EHU, 3248 px",
             keys=("Botswana_gt",),
+            crc32=0xC4F3E09E,
         ),
     ),
     blobs=(("Botswana_gt.mat", "f5267c777fdde2997b6c49d1e14f93e671524c45"),),
@@ -506,18 +522,21 @@ HOUSTON_2013 = PublicScene(
             (198, 190, 192, 188, 186, 182, 196, 191, 193, 191, 181, 192, 184, 181, 187),
             "the training part of the IEEE GRSS contest of 2013, 2832 px",
             keys=("houston_gt_tr",),
+            crc32=0x73357BC,
         ),
         _named(
             HOUSTON_2013_CLASSES,
             (1053, 1064, 505, 1056, 1056, 143, 1072, 1053, 1059, 1036, 1054, 1041, 285, 247, 473),
             "the test part of the IEEE GRSS contest of 2013, 12197 px",
             keys=("houston_gt_te",),
+            crc32=0x14153984,
         ),
         _named(
             HOUSTON_2013_CLASSES,
             (1251, 1254, 697, 1244, 1242, 325, 1268, 1244, 1252, 1227, 1235, 1233, 469, 428, 660),
             "both parts of the IEEE GRSS contest of 2013, 15029 px",
             keys=("houston_gt",),
+            crc32=0xE8DBFCDF,
         ),
     ),
     blobs=(("houston_gt.mat", "fcd598bd66da0d9b935d6080d774bae1ab126b43"),),
