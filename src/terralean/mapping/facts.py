@@ -15,7 +15,7 @@ from terralean.predict import Predictor
 from terralean.raster.scene import Scene
 
 
-def facts_of(predictor: Predictor, work: Work, *, files: Sequence[str]) -> dict[str, Any]:
+def facts_of(predictor: Predictor, work: Work, *, files: Sequence[str], min_area_m2: float | None = None) -> dict[str, Any]:
     """As JSON holds it."""
     return {
         "versions": {"terralean": terralean.__version__, "torch": torch.__version__},
@@ -34,19 +34,26 @@ def facts_of(predictor: Predictor, work: Work, *, files: Sequence[str]) -> dict[
             "area": None if work.clip is None else work.clip.digest,
         },
         "files": list(files),
+        "min_area_m2": min_area_m2,
     }
 
 
 def _scene(scene: Scene) -> dict[str, Any]:
-    local = os.path.exists(scene.path)
-    found = os.stat(scene.path) if local else None
     return {
-        "path": os.path.abspath(scene.path) if local else scene.path,
-        "bytes": None if found is None else found.st_size,
-        "modified": None if found is None else datetime.fromtimestamp(found.st_mtime, UTC).isoformat(),
+        "files": [_file(path) for path in scene.source.files],
         "width": scene.grid.width,
         "height": scene.grid.height,
         "crs": scene.grid.crs,
         "transform": list(scene.grid.transform),
         "bands": list(scene.positions),
+    }
+
+
+def _file(path: str) -> dict[str, Any]:
+    local = os.path.exists(path)
+    found = os.stat(path) if local else None
+    return {
+        "path": os.path.abspath(path) if local else path,
+        "bytes": None if found is None else found.st_size,
+        "modified": None if found is None else datetime.fromtimestamp(found.st_mtime, UTC).isoformat(),
     }

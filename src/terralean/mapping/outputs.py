@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terralean.errors import OutputFailed
+from terralean.mapping.item import Origin, write_map_item
 from terralean.mapping.job import Job
 from terralean.mapping.work import CERTAINTY, CERTAINTY_STEPS, COMPUTE, CONFIDENCE, scores_content
 from terralean.raster.cog import Content, write_cog
@@ -35,6 +36,7 @@ class Targets:
     compute: Path | None = None
     polygons: Path | None = None
     table: Path | None = None
+    stac: Path | None = None
 
     @property
     def paths(self) -> list[Path]:
@@ -63,6 +65,7 @@ class Legend:
     place: Grid  # the same with coordinates even where the scene has none, for polygons and table
     classes: Classes
     tags: Mapping[str, str]
+    min_area_m2: float | None = None  # smaller polygons are left out, smaller holes closed
 
 
 def check_absent(targets: Targets) -> None:
@@ -72,7 +75,7 @@ def check_absent(targets: Targets) -> None:
             raise OutputFailed(f"{path} exists; delete it, choose another folder, or say --overwrite")
 
 
-def make_files(job: Job, targets: Targets, legend: Legend, totals: Totals) -> None:
+def make_files(job: Job, targets: Targets, legend: Legend, totals: Totals, origin: Origin) -> None:
     """Make of the finished rows what is not made yet, and give all of it its names."""
     rasters = {"confidence": targets.confidence, "scores": targets.scores, "compute": targets.compute}
     for name, path in rasters.items():
@@ -86,6 +89,8 @@ def make_files(job: Job, targets: Targets, legend: Legend, totals: Totals) -> No
         if path is not None:
             rows, tags = job.rows["classes"], legend.tags
             write_map(path, rows, totals=totals, grid=legend.grid, classes=legend.classes, tags=tags)
+    if targets.stac is not None:
+        _make_item(job, targets, legend, totals, origin)
     job.name_files(last=targets.map.name)
 
 
@@ -98,7 +103,7 @@ def _make_raster(job: Job, name: str, target: Path, legend: Legend) -> None:
 def _make_polygons(job: Job, target: Path, legend: Legend) -> None:
     with job.making(target.name) as path:
         if path is not None:
-            with PolygonWriter(path, grid=legend.place, classes=legend.classes) as writer:
+            with PolygonWriter(path, grid=legend.place, classes=legend.classes, min_area_m2=legend.min_area_m2) as writer:
                 for _, classes, confidence in _both(job, "confidence", legend.grid):
                     writer.write(classes, confidence)
 
@@ -111,6 +116,36 @@ def _make_table(job: Job, target: Path, legend: Legend) -> None:
                 lines.writerow(COLUMNS)
                 for row, classes, certainty in _both(job, "certainty", legend.grid):
                     lines.writerows(_lines(row, classes, certainty, legend))
+
+
+def _make_item(job: Job, targets: Targets, legend: Legend, totals: Totals, origin: Origin) -> None:
+    """After all other files, whose checksums are in it."""
+    assert targets.stac is not None
+    step = max(1, AT_ONCE_PX // legend.grid.width)
+    heights = ((row, min(step, legend.grid.height - row)) for row in range(0, legend.grid.height, step))
+    with job.making(targets.stac.name) as path:
+        if path is not None:
+            write_map_item(
+                path,
+                {key: (path.with_name(name), job.contents.get(kind)) for key, (name, kind) in _described(targets).items()},
+                labels=(job.rows["classes"].read(row, height)[0] for row, height in heights),
+                grid=legend.grid,
+                classes=legend.classes,
+                totals=totals,
+                origin=origin,
+                out=targets.map.parent,
+            )
+
+
+def _described(targets: Targets) -> dict[str, tuple[str, str]]:
+    """By what they are: names of files, and the rows that rasters are made of."""
+    kinds = {"map": "classes", "confidence": "confidence", "scores": "scores", "compute": "compute"}
+    asked = {field.name: getattr(targets, field.name) for field in fields(targets) if field.name != "stac"}
+    beside = {
+        "style": targets.map.with_suffix(".qml"),
+        "table of classes": targets.map.with_name(f"{targets.map.name}.aux.xml"),
+    }
+    return {key: (path.name, kinds.get(key, "")) for key, path in (asked | beside).items() if path is not None}
 
 
 def _both(job: Job, name: str, grid: Grid) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[Any]]]:

@@ -14,6 +14,7 @@ from terralean.errors import ConfigError, UnreadableScene
 from terralean.mapping.cells import CellPlan, CellWork
 from terralean.mapping.crew import Crew, default_workers, torch_threads
 from terralean.mapping.facts import facts_of
+from terralean.mapping.item import origin_of
 from terralean.mapping.job import Job, Order, open_job
 from terralean.mapping.outputs import Legend, Polygons, Targets, check_absent, make_files
 from terralean.mapping.pixels import PixelWork
@@ -26,6 +27,7 @@ from terralean.predict import Predictor
 from terralean.raster.clip import read_clip
 from terralean.raster.cog import bounded_cache
 from terralean.raster.grid import Grid
+from terralean.raster.outlines import check_polygons
 from terralean.raster.scene import Scene
 from terralean.raster.write import Totals, count_classes
 from terralean.spec import check_band_values, check_bands, check_mappable
@@ -50,7 +52,9 @@ class MapConfig:
     scores: bool = False  # a raster of the probabilities of all classes
     compute: bool = False  # a raster of the share of tokens that the model kept; of a model that reduces them
     polygons: Polygons | None = None  # of regions of one class, in this format
+    min_area_m2: float | None = None  # smaller polygons are left out, and smaller holes in them closed
     table: bool = False  # a line for each cell; of a model that recognises scenes
+    stac: bool = False  # a STAC item of the map and its files
     workers: int | None = None  # batches predicted side by side; None: one for each processor, or one on a GPU
     threads: int = 1  # of a worker's arithmetic on a CPU
     overwrite: bool = False
@@ -62,6 +66,8 @@ class MapConfig:
                 raise ConfigError(f"{name} must be at least 1 {what}, got {value}")
         if self.polygons is not None and self.polygons not in get_args(Polygons):
             raise ConfigError(f"polygons must be one of {', '.join(get_args(Polygons))}, got {self.polygons!r}")
+        if self.min_area_m2 is not None and self.polygons is None:
+            raise ConfigError("a smallest area is that of polygons; ask for --polygons, too, or leave --min-area out")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +87,7 @@ class MapResult:
     compute: str | None = None
     polygons: str | None = None
     table: str | None = None
+    stac: str | None = None
     windows: int  # that held something to map, and were predicted
     compute_share: float | None = None  # of what these cost without token reduction; None where it was not asked for
     resumed_share: float = 0.0  # of the rows, from a run that was stopped
@@ -99,7 +106,8 @@ def map_scene(
 
     A model of scene recognition gives a map of cells, see `terralean.mapping.cells`. On request there are
     `<scene>_confidence.tif` (percent, 255 where there is no data), `<scene>_scores.tif` (the same, a band for each class),
-    `<scene>_compute.tif` (percent of tokens kept), `<scene>_polygons.gpkg` and, of cells, `<scene>_cells.csv`.
+    `<scene>_compute.tif` (percent of tokens kept), `<scene>_polygons.gpkg`, of cells `<scene>_cells.csv`, and the STAC item
+    `<scene>_map.json`. An item of a STAC file gives files called by its id.
 
     A run that was stopped, in whatever way, goes on when it is started again, to the same bytes; see `terralean.mapping.job`.
     Raises BandMismatch before anything is predicted, UnreadableScene where the scene holds no valid pixel or breaks off,
@@ -108,11 +116,13 @@ def map_scene(
     """
     began = time.monotonic()
     card, source = predictor.card, as_source(scene)
-    make, targets = _maker(card, config), _targets(source, out=out, config=config)
+    make, targets = maker_of(card, config), targets_of(source, out=out, config=config)
     with source.open(card.bands, bands=config.bands) as opened, bounded_cache(), torch_threads(config.threads):
         check_contract(opened, card, chosen=config.bands is not None)
         work = make(predictor, opened, config, targets)
-        facts = facts_of(predictor, work, files=[file.name for file in targets.paths])
+        if targets.polygons is not None:
+            check_polygons(targets.polygons, grid=work.place, min_area_m2=config.min_area_m2)
+        facts = facts_of(predictor, work, files=[file.name for file in targets.paths], min_area_m2=config.min_area_m2)
         order = Order(facts=facts, contents=work.contents, width=work.grid.width, heights=work.heights)
         with open_job(targets.map.with_suffix(".part"), order, overwrite=config.overwrite, target=targets.map) as job:
             if not (config.overwrite or job.named):
@@ -123,8 +133,14 @@ def map_scene(
                 job.forget()
                 raise UnreadableScene(_nothing(opened, config))
             told = _result(job, work, targets, totals, card)
-            legend = Legend(grid=work.grid, place=work.place, classes=card.classes, tags=_tags(predictor, opened))
-            make_files(job, targets, legend, totals)
+            legend = Legend(
+                grid=work.grid,
+                place=work.place,
+                classes=card.classes,
+                tags=_tags(predictor, opened),
+                min_area_m2=config.min_area_m2,
+            )
+            make_files(job, targets, legend, totals, origin_of(source, opened, predictor))
     return replace(told, scene=source.name, seconds=round(time.monotonic() - began, 1))
 
 
@@ -200,7 +216,7 @@ def _crew(predictor: Predictor, config: MapConfig, *, batch: int) -> Crew:
 MAKERS: Mapping[str, Make] = {"segmentation": _pixels, "classification": _cells}
 
 
-def _maker(card: Card, config: MapConfig) -> Make:
+def maker_of(card: Card, config: MapConfig) -> Make:
     """What the card's task does. Raises ConfigError where that cannot be mapped, or not so."""
     if card.task not in MAKERS:
         raise ConfigError(f"{card.model} was trained for {card.task}; maps are made by models for {' and '.join(MAKERS)}")
@@ -217,7 +233,7 @@ def _maker(card: Card, config: MapConfig) -> Make:
     return MAKERS[card.task]
 
 
-def _targets(source: SceneSource, *, out: Path, config: MapConfig) -> Targets:
+def targets_of(source: SceneSource, *, out: Path, config: MapConfig) -> Targets:
     stem = source.stem
     return Targets(
         map=map_path(source, out=out),
@@ -226,6 +242,7 @@ def _targets(source: SceneSource, *, out: Path, config: MapConfig) -> Targets:
         compute=out / f"{stem}_compute.tif" if config.compute else None,
         polygons=out / f"{stem}_polygons.{config.polygons}" if config.polygons else None,
         table=out / f"{stem}_cells.csv" if config.table else None,
+        stac=out / f"{stem}_map.json" if config.stac else None,
     )
 
 
@@ -257,6 +274,7 @@ def _result(job: Job, work: Work, targets: Targets, totals: Totals, card: Card) 
         compute=_said(targets.compute),
         polygons=_said(targets.polygons),
         table=_said(targets.table),
+        stac=_said(targets.stac),
         windows=job.windows,
         compute_share=round(job.kept_sum / job.windows, 6) if targets.compute is not None else None,
         resumed_share=round(job.resumed_rows / job.height, 6),

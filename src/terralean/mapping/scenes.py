@@ -13,11 +13,13 @@ from terralean.errors import BandMismatch, ConfigError, MissingFile, TerraleanEr
 from terralean.raster.acquired import Acquired, acquired
 from terralean.raster.scene import Scene, open_scene
 from terralean.raster.source import CONNECTION, named_part
+from terralean.raster.stac_item import Link
 from terralean.raster.stac_search import Item, find_parts, images, is_stac, read_items
 from terralean.raster.stack import open_stack, renamed
 from terralean.spec import Bands
 
 BESIDE = re.compile(r"\.(aux\.xml|ovr|msk|qml|tfw|wld|prj|part)$", re.IGNORECASE)  # what lies beside rasters and is none
+GEOTIFF = "image/tiff; application=geotiff"
 NO_FILE_NAME = re.compile(r"[^\w.+-]+")
 
 
@@ -40,11 +42,18 @@ class SceneSource:
     config: ScenesConfig = ScenesConfig()
 
     def from_anywhere(self) -> SceneSource:
-        """The same with a path that does not depend on the working directory."""
-        file, said = named_part(self.path)
-        if not os.path.exists(file):
-            return self
-        return replace(self, path=os.path.abspath(file) + (f"#{said}" if said else ""))
+        """The same with paths that do not depend on the working directory."""
+        item = None if self.item is None else replace(self.item, address=_absolute(self.item.address))
+        return replace(self, path=_absolute(self.path), item=item)
+
+    @property
+    def link(self) -> Link:
+        """To the scene, from what is made of it."""
+        if self.item is not None:
+            title = f"STAC item {self.item.id}"
+            return Link(rel="derived_from", href=self.item.address, title=title, media="application/geo+json")
+        media = GEOTIFF if Path(self.path).suffix.lower() in {".tif", ".tiff"} else None
+        return Link(rel="derived_from", href=self.path.removeprefix("/vsicurl/"), title=Path(self.path).name, media=media)
 
     def open(self, need: Bands, *, bands: Sequence[int] | None = None) -> Scene:
         """The scene. `bands` are positions of those needed in its file; of an item they are found by what it says of them.
@@ -145,6 +154,12 @@ def _matching(pattern: str) -> list[str]:
     if not found:
         raise MissingFile(f"{pattern} matches no file; check the pattern, and that it is quoted if the list is long")
     return found
+
+
+def _absolute(path: str) -> str:
+    """A local path from the root; anything else as it is."""
+    file, said = named_part(path)
+    return os.path.abspath(file) + (f"#{said}" if said else "") if os.path.exists(file) else path
 
 
 def _of_path(path: str) -> SceneSource:

@@ -25,14 +25,7 @@ class GeoParquet:
     def __init__(self, path: Path, *, crs: str | None) -> None:
         self.path, self._crs = path, crs
         self._bounds = np.zeros((0, len(SIDES)))  # of all polygons so far, where there are any
-        try:
-            import pyarrow as pa  # noqa: PLC0415 - an extra that only this format needs
-            from pyarrow import parquet  # noqa: PLC0415
-        except ImportError as error:
-            raise MissingExtra(
-                f"{path.name}: GeoParquet is written by pyarrow, which is not installed; pip install 'terralean[geo]', or ask "
-                "for gpkg or fgb"
-            ) from error
+        pa = import_pyarrow(path.name)
         self._arrow = pa
         bounds = pa.struct([pa.field(side, pa.float64(), nullable=False) for side in SIDES])
         self._schema = pa.schema(
@@ -46,7 +39,7 @@ class GeoParquet:
                 pa.field("geometry", pa.binary(), nullable=False),
             ]
         )
-        self._file = parquet.ParquetWriter(path, self._schema, compression="zstd", use_dictionary=["class", "value"])
+        self._file = pa.parquet.ParquetWriter(path, self._schema, compression="zstd", use_dictionary=["class", "value"])
 
     def write(self, features: Features, classes: Classes) -> None:
         """A row group."""
@@ -84,6 +77,18 @@ class GeoParquet:
         if len(self._bounds):
             column["bbox"] = self._bounds[0].tolist()
         return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+
+
+def import_pyarrow(name: str) -> Any:
+    """The package that writes the file. MissingExtra where it is not installed."""
+    try:
+        import pyarrow.parquet  # noqa: PLC0415 - an extra that only this format needs
+    except ImportError as error:
+        raise MissingExtra(
+            f"{name}: GeoParquet is written by pyarrow, which is not installed; pip install 'terralean[geo]', or ask for gpkg "
+            "or fgb"
+        ) from error
+    return pyarrow
 
 
 def _around(bounds: NDArray[np.float64]) -> NDArray[np.float64]:

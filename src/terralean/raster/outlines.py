@@ -24,7 +24,7 @@ from terralean.raster import regions
 from terralean.raster.area import row_area_m2
 from terralean.raster.cog import failed
 from terralean.raster.features import VECTOR_ERRORS, FeatureFile, Features, FlatGeobuf, GeoPackage
-from terralean.raster.geoparquet import GeoParquet
+from terralean.raster.geoparquet import GeoParquet, import_pyarrow
 from terralean.raster.grid import Grid
 from terralean.raster.regions import Complete, RegionFinder
 from terralean.raster.rings import polygons, rings
@@ -156,6 +156,14 @@ def bytes_needed(grid: Grid) -> int:
     """Peak bytes of outlining any map of this size."""
     block, most = min(regions.BLOCK_PX, grid.window.pixels), min(regions.MOST_CORNERS, 4 * grid.window.pixels)
     return PX_BYTES * block + CORNER_BYTES * most
+
+
+def check_polygons(path: Path, *, grid: Grid, min_area_m2: float | None) -> None:
+    """Raise ConfigError or MissingExtra, as writing them would in the end, where polygons cannot be written so."""
+    if path.suffix == ".parquet":
+        import_pyarrow(path.name)
+    if min_area_m2 is not None:
+        _check_min_area(min_area_m2, grid, row_area_m2(grid), path=path)
 
 
 def _check_min_area(min_area_m2: float, grid: Grid, row_areas: NDArray[np.float64] | None, *, path: Path) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as Xml
 
 import rasterio
 from rasterio._err import CPLE_BaseError
@@ -52,6 +53,14 @@ class Source:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self.path, self._opened)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What is opened; of a virtual raster that is in memory only, the files in it."""
+        if not VIRTUAL.match(self._opened):
+            return (self._opened,)
+        named = Xml.fromstring(self._opened).iter("SourceFilename")
+        return tuple(dict.fromkeys(file.text or "" for file in named))
 
     @contextmanager
     def dataset(self) -> Iterator[Any]:

@@ -33,6 +33,7 @@ MEDIA = {
     ".parquet": "application/vnd.apache.parquet",
     ".csv": "text/csv",
     ".qml": "application/xml",
+    ".xml": "application/xml",
     ".json": "application/geo+json",
 }
 SHA256 = "1220"  # how a multihash begins: the number of the function, and 32 bytes
