@@ -59,7 +59,7 @@ def test_no_polygons():
     assert polygon_iou(none, some).shape == (0, 2) and share_in_windows(none, torch.rand(3, 4)).shape == (0, 3)
 
 
-@pytest.mark.parametrize("pairs", [5, near.PAIRS])
+@pytest.mark.parametrize("pairs", [70, near.PAIRS])
 def test_best_matches_are_those_of_the_table(monkeypatch, random_boxes, pairs):
     monkeypatch.setattr(near, "PAIRS", pairs)
     polygons, others = to_polygons(random_boxes(60, seed=2)), to_polygons(random_boxes(50, seed=3, span=30.0))

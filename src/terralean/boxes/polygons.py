@@ -49,20 +49,31 @@ def best_matches(polygons: Tensor, others: Tensor, labels: Tensor, other_labels:
 
 
 def share_in_windows(polygons: Tensor, windows: Tensor) -> Tensor:
-    """The share (n, m), float64, of each polygon (n, 2 V) that lies in each window (m, 4), left, top, right, bottom.
+    """The share (n, m), float64, of each polygon (n, 2 V) that lies in each window (m, 4), as `shares_in_windows`."""
+    i, j, share = shares_in_windows(polygons, windows)
+    table = torch.zeros(len(polygons), len(windows), dtype=torch.float64, device=polygons.device)
+    table[i, j] = share
+    return table
 
-    Of a polygon without area (a line, a point) it is 1 where all of its corners lie in the window, else 0.
+
+def shares_in_windows(polygons: Tensor, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each polygon (n, 2 V) that meets a window (m, 4): both indices, and which share of it lies there (p,), float64.
+
+    Windows are left, top, right, bottom. Of a polygon without area (a line, a point) the share is 1 where all of its corners
+    lie in the window, else 0. Pairs with share 0 are left out.
     """
     points, windows = points_of(polygons), windows.double()
-    table = torch.zeros(len(points), len(windows), dtype=torch.float64, device=points.device)
     size = polygon_areas(points)
+    found = [(size.new_zeros(0, dtype=torch.int64), size.new_zeros(0, dtype=torch.int64), size.new_zeros(0))]
     for i, j in near(points_hull(points), windows):
         centre, half = (windows[j, :2] + windows[j, 2:]) / 2, (windows[j, 2:] - windows[j, :2]) / 2
-        placed = points[i] - centre[:, None]
-        whole = (placed.abs() <= half[:, None]).all(dim=-1).all(dim=-1).double()
-        share = (area_within(placed, half=half) / size[i].where(size[i] > 0, 1.0)).clamp(max=1)
-        table[i, j] = torch.where(size[i] > 0, torch.where(whole > 0, 1.0, share), whole)
-    return table
+        whole = ((points[i] >= windows[j, None, :2]) & (points[i] <= windows[j, None, 2:])).flatten(1).all(dim=1)
+        part = (area_within(points[i] - centre[:, None], half=half) / size[i].where(size[i] > 0, 1.0)).clamp(max=1)
+        share = torch.where(whole, 1.0, part.where(size[i] > 0, 0.0))
+        there = share > 0
+        found.append((i[there], j[there], share[there]))
+    first, second, share = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return first, second, share
 
 
 def polygon_areas(points: Tensor) -> Tensor:

@@ -36,6 +36,14 @@ def test_dota_folders(tmp_path, picture):
     assert ordered.pictures[0].record.labels.tolist() == [0, 1]
 
 
+def test_a_list_of_classes_has_the_last_word_on_their_order(tmp_path, picture):
+    picture("images/P1.png")
+    label(tmp_path / "labelTxt" / "P1.txt", "ship", "plane")
+    (tmp_path / "classes.txt").write_text("ship\nplane\n\nbridge\n")
+    found = find_objects(tmp_path, ObjectsConfig())
+    assert found.classes.names == ("ship", "plane", "bridge") and found.pictures[0].record.labels.tolist() == [0, 1]
+
+
 def test_dota_folders_of_splits(tmp_path, picture):
     for split in ("train", "val"):
         picture(f"{split}/images/{split}1.png")

@@ -43,7 +43,7 @@ LISTS = ("ImageSets/Main", "ImageSets", "Main")
 class ObjectsConfig:
     """How labels of oriented objects are read."""
 
-    classes: tuple[str, ...] | None = None  # names, in order; without them those that the labels have, in alphabetical order
+    classes: tuple[str, ...] | None = None  # names, in order; else those of the format or of classes.txt, else all, sorted
     labels: str | None = None  # the label folder or file, relative to the dataset, where it is not the usual one
     label_field: str | None = None  # attribute with the class, of polygons in a vector file
     crossing: Crossing = "order"  # a polygon that crosses itself has its corners put in order, or is refused
@@ -102,12 +102,19 @@ def find_objects(root: str | Path, config: ObjectsConfig) -> Pictures:
     if not layout.found:
         raise DatasetError(f"{root}: {layout.words}, but no image in it; put one there")
     read = [_read(one, config) for one in layout.found]
-    names = config.classes or layout.names or class_names(objects for _, objects in read)
+    names = config.classes or layout.names or _listed_names(root) or class_names(objects for _, objects in read)
     if not names:
         raise LabelError(f"{root}: no image has an object; give labels, or name the classes in data.classes")
     classes = Classes.named(names)
     pictures = [_picture(one, *some, classes) for one, some in zip(layout.found, read, strict=True)]
     return Pictures(root=str(root), layout=layout.words, pictures=tuple(pictures), classes=classes)
+
+
+def _listed_names(root: Path) -> tuple[str, ...]:
+    """The lines of classes.txt, where it is there."""
+    path = root / "classes.txt"
+    lines = path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def _layout(root: Path, config: ObjectsConfig) -> _Layout:
