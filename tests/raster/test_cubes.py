@@ -121,6 +121,13 @@ def test_a_cube_of_ten_gigabytes_is_read_in_an_address_space_of_three(tmp_path, 
     assert done.stdout.split("\n")[0] == "(200, 64, 64) 12345 12345 12345 12345 (2, 20, 20)", done.stderr
 
 
+def test_the_files_of_a_cube_are_its_data_and_its_header(tmp_path):
+    write_cube(tmp_path / "a.hdr", VALUES, grid=GRID, bands=NAMED)
+    np.save(tmp_path / "b.npy", VALUES)
+    assert open_scene(tmp_path / "a.hdr").source.files == (str(tmp_path / "a.img"), str(tmp_path / "a.hdr"))
+    assert open_scene(f"{tmp_path / 'b.npy'}#axes=brc").source.files == (str(tmp_path / "b.npy"),)
+
+
 # What is said behind a path.
 
 

@@ -56,6 +56,12 @@ class CubeSource(Source):
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self.path, self._how)
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The data, and the header of an ENVI file."""
+        header = header_of(Path(self.cube.path)) if self.cube.variable is None else None
+        return (self.cube.path,) if header is None else (self.cube.path, str(header))
+
     @contextmanager
     def dataset(self) -> Iterator[Any]:
         """What answers like a rasterio dataset, as far as scenes ask."""
