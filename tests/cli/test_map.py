@@ -2,11 +2,14 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
 import pyogrio
+import pytest
 import rasterio
+from pyarrow import parquet
 
 
 def test_map_writes_the_file_and_one_json_document(terralean, untrained, scene, tmp_path):
@@ -46,6 +49,37 @@ def test_a_scene_classifier_maps_cells_with_all_that_is_asked_for(terralean, rec
     status, out, _ = terralean(*arguments, "--polygons", "fgb", "--overwrite")
     assert status == 0
     assert [line.strip().rsplit("_", 1)[-1] for line in out.splitlines()[2:]] == ["confidence.tif", "polygons.fgb"]
+
+
+def test_items_and_lists_are_mapped_with_all_that_is_asked_for(terralean, untrained, scene, tmp_path):
+    bands = [{"name": name} for name in ("red", "green", "blue")]
+    assets = {"image": {"href": str(scene), "type": "image/tiff", "bands": bands}, "twin": {"href": str(scene), "bands": bands}}
+    item = {"type": "Feature", "id": "one", "properties": {"datetime": "2021-06-01T10:10:31Z"}, "assets": assets}
+    (tmp_path / "item.json").write_text(json.dumps(item))
+    (tmp_path / "list.txt").write_text(f"{scene}\n{tmp_path / 'item.json'}\n")
+    arguments = ("map", untrained, f"@{tmp_path / 'list.txt'}", "--out", tmp_path / "maps", "--device", "cpu")
+    status, _, err = terralean(*arguments)
+    assert status == 1
+    assert (
+        "red may be image (band 1), twin (band 1); name the assets of the model's bands, in their order, with --assets" in err
+    )
+    options = ("--assets", "image", "--polygons", "parquet", "--min-area", "4", "--stac", "--overwrite")
+    status, out, _ = terralean(*arguments, *options)
+    assert status == 0
+    said = json.loads((tmp_path / "maps" / "one_map.json").read_text())
+    assert said["properties"]["datetime"] == "2021-06-01T10:10:31Z"
+    assert parquet.read_table(tmp_path / "maps" / "one_polygons.parquet")["area_m2"].to_numpy().min() >= 4
+    assert "one_map.json" in out
+
+
+@pytest.mark.slow
+def test_jobs_map_scenes_side_by_side(terralean, untrained, scene, tmp_path):
+    twin = shutil.copy(scene, tmp_path / "twin.tif")
+    status, out, _ = terralean("map", untrained, scene, twin, "--out", tmp_path / "maps", "--device", "cpu", "--jobs", "2")
+    assert status == 0
+    assert "scene_map.tif" in out
+    with rasterio.open(tmp_path / "maps" / "scene_map.tif") as one, rasterio.open(tmp_path / "maps" / "twin_map.tif") as other:
+        assert (one.read() == other.read()).all()
 
 
 def test_some_failed_scenes_are_status_1_and_named(terralean, untrained, scene, tmp_path):

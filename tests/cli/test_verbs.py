@@ -18,6 +18,7 @@ OPTIONS = {
     },
     "map": {
         *("--out", "--bands", "--tile", "--overlap", "--batch", "--confidence", "--polygons", "--table", "--overwrite"),
+        *("--min-area", "--stac", "--assets", "--resample", "--jobs", "--cluster"),
         *("--set", "--device", "--precision", "--json", "--verbose"),
     },
     "classify": {
@@ -68,6 +69,10 @@ def test_version(terralean):
         (("map", "RUN", "SCENE", "--out", "OUT", "--bands", "1,2"), "2 bands, the model was trained on 3"),
         (("map", "RUN", "SCENE", "--out", "OUT", "--batch", "0"), "at least 1 window, got 0"),
         (("map", "RUN", "SCENE", "SCENE", "--out", "OUT"), "is given twice"),
+        (("map", "RUN", "nothing/*.tif", "--out", "OUT"), "nothing/*.tif matches no file"),
+        (("map", "RUN", "SCENE", "--out", "OUT", "--min-area", "5"), "ask for --polygons, too, or leave --min-area out"),
+        (("map", "RUN", "SCENE", "--out", "OUT", "--resample"), "none is among the scenes; leave them out"),
+        (("map", "RUN", "SCENE", "--out", "OUT", "--jobs", "0"), "jobs must be at least 1 scene at a time, got 0"),
         (("train", "lemevit_tiny_light", "--data", ".", "--out", "OUT", "--seed", "-1"), "seed must be 0 or more, got -1"),
         (
             ("train", "lemevit_tiny_light", "--data", ".", "--out", "OUT", "--devices", "0"),

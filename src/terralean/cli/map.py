@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,13 +11,20 @@ import typer
 
 from terralean.cli.bars import mapping_bar
 from terralean.cli.console import configure_logging, out_console, print_json
-from terralean.cli.options import Device, Json, Precision, Reduce, Run, SceneBands, Tile, Verbose, only_given, positions
+from terralean.cli.options import Device, Json, Precision, Reduce, RunOrExport, SceneBands, Tile, Verbose, only_given, positions
 from terralean.errors import SomeScenesFailed
 
 
 def map_(
-    run: Run,
-    scenes: Annotated[list[str], typer.Argument(help="Rasters that GDAL opens.", show_default=False)],
+    run: RunOrExport,
+    scenes: Annotated[
+        list[str],
+        typer.Argument(
+            help="Rasters that GDAL opens, quoted patterns, @LIST (a text file with one on each line), STAC items and the "
+            "results of STAC searches (JSON).",
+            show_default=False,
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the maps.", show_default=False)],
     bands: SceneBands = None,
     tile: Tile = None,
@@ -26,13 +34,33 @@ def map_(
         bool, typer.Option("--confidence", help="Also a raster of the class's probability, percent.")
     ] = False,
     polygons: Annotated[
-        Literal["gpkg", "fgb"] | None, typer.Option(help="Also polygons of each class, in this format.", show_default=False)
+        Literal["gpkg", "fgb", "parquet"] | None,
+        typer.Option(help="Also polygons of each class, in this format.", show_default=False),
+    ] = None,
+    min_area: Annotated[
+        float | None,
+        typer.Option(help="Leave smaller polygons out and close smaller holes, m2.", metavar="M2", show_default=False),
     ] = None,
     table: Annotated[bool, typer.Option("--table", help="Also a CSV table of cells, of a scene classifier.")] = False,
+    stac: Annotated[bool, typer.Option("--stac", help="Also a STAC item of each map.")] = False,
+    assets: Annotated[
+        str | None,
+        typer.Option(help="Assets of STAC items with the model's bands, e.g. B04,B03,B02. Default: by their bands."),
+    ] = None,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="Interpolate coarser assets of STAC items to the finest, bilinearly.")
+    ] = False,
+    jobs: Annotated[int | None, typer.Option(help="Scenes mapped side by side, each by a process. Default: 1.")] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Map on a Ray cluster: its address, auto, or local for one of this machine's own.", show_default=False
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace maps that exist.")] = False,
     changes: Reduce = None,
     device: Device = None,
-    precision: Precision = "fp32",
+    precision: Precision = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -42,24 +70,30 @@ def map_(
     """
     configure_logging(verbose)
     from terralean import recipes
-    from terralean.mapping.many import map_scenes
+    from terralean.mapping.many import ManyConfig, map_many
     from terralean.mapping.run import MapConfig
+    from terralean.mapping.scenes import ScenesConfig, find_scenes
     from terralean.predict import load
 
     given: dict[str, Any] = {"tile_px": tile, "overlap_px": overlap, "batch": batch, "bands": positions(bands)}
-    given |= {"polygons": polygons, "confidence": confidence, "table": table}
+    given |= {"polygons": polygons, "confidence": confidence, "table": table, "min_area_m2": min_area, "stac": stac}
     config = MapConfig(overwrite=overwrite, **only_given(given))
+    of_items = ScenesConfig(assets=None if assets is None else tuple(assets.split(",")), resample=resample)
+    found = find_scenes(scenes, config=of_items)
+    many = ManyConfig(jobs=jobs, cluster=cluster)
+    opens = partial(
+        load, run if cluster is None else run.absolute(), precision=precision, reduce=recipes.reduction(changes or [])
+    )
     with mapping_bar() as tell:
-        predictor = load(run, device=device, precision=precision, reduce=recipes.reduction(changes or []))
-        results, failed = map_scenes(predictor, scenes, out=out, config=config, progress=tell)
+        results, failed = map_many(opens, found, out=out, config=config, many=many, device=device, progress=tell)
     if as_json:
         print_json({"maps": [asdict(result) for result in results], "failed": failed})
     else:
         for result in results:
             shares = ", ".join(f"{name} {share:.1%}" for name, share in result.class_share.items())
-            files = [file for file in (result.confidence, result.polygons, result.table) if file is not None]
+            files = [file for file in (result.confidence, result.polygons, result.table, result.stac) if file is not None]
             lines = "".join(f"\n  {line}" for line in (shares, *files))
             out_console.print(f"{result.path}  ({result.seconds} s){lines}", markup=False, soft_wrap=True)
     if failed:
         lines = "\n".join(f"  {message}" for message in failed.values())
-        raise SomeScenesFailed(f"{len(failed)} of {len(scenes)} scenes failed:\n{lines}")
+        raise SomeScenesFailed(f"{len(failed)} of {len(found)} scenes failed:\n{lines}")
