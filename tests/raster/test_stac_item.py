@@ -16,9 +16,10 @@ from referencing import Registry, Resource
 
 from terralean.raster.acquired import Acquired
 from terralean.raster.footprint import footprint, whole
-from terralean.raster.grid import Grid, Window
+from terralean.raster.grid import Grid
+from terralean.raster.rows import RowFile
 from terralean.raster.stac_item import Link, MapFacts, MapFile, map_item, write_item
-from terralean.raster.write import MapWriter, map_content
+from terralean.raster.write import count_classes, map_content, write_map
 from terralean.spec import Classes
 
 GRID = Grid(width=6, height=4, crs="EPSG:32633", transform=(10.0, 0.0, 5e5, 0.0, -10.0, 5e6))
@@ -46,8 +47,11 @@ def folder(tmp_path_factory):
     """A folder with a map."""
     out = tmp_path_factory.mktemp("maps")
     labels = np.array([[0] * 6, [0] * 6, [1] * 6, [2, 2, 2, 255, 255, 255]], np.uint8)
-    with MapWriter(out / "scene_map.tif", grid=GRID, classes=CLASSES, tags={}) as writer:
-        writer.write(Window(row=0, col=0, height=4, width=6), labels)
+    rows = RowFile(out / "rows", width=6, bands=1, dtype="uint8")
+    rows.append(labels[None])
+    totals = count_classes(rows, grid=GRID, classes=CLASSES)
+    write_map(out / "scene_map.tif", rows, totals=totals, grid=GRID, classes=CLASSES, tags={})
+    rows.close()
     return out
 
 
