@@ -14,3 +14,6 @@ class Sample(TypedDict, total=False):
     mask: Tensor  # int64 (H, W), class values; 255 is neither trained on nor scored
     valid: Tensor  # bool (H, W), True where the image has data
     label: Tensor  # int64 (), the class of the whole image
+    bbox: Tensor  # float32 (n, 8), corners x1 y1 .. x4 y4 of oriented objects in px from the image's outer corner
+    labels: Tensor  # int64 (n,), the class of each object
+    difficult: Tensor  # bool (n,), True for objects that are not scored
