@@ -20,7 +20,6 @@ from terralean.train.run import run
 from terralean.weights.card import Card, Training
 from terralean.weights.checkpoint import save_checkpoint
 
-
 if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes share the cores; what they start does, too
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)

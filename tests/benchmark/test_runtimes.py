@@ -77,7 +77,7 @@ def test_the_table_tells_of_all_rows(report):
 def test_what_cannot_be_measured():
     with pytest.raises(ConfigError, match="give some with --on"):
         RuntimesConfig(run=Path("run"), scenes=())
-    with pytest.raises(ConfigError, match="runtimes must be of eager, folded, .*, got tensorrt"):
+    with pytest.raises(ConfigError, match=r"runtimes must be of eager, folded, .*, got tensorrt"):
         RuntimesConfig(run=Path("run"), scenes=("a.tif",), runtimes=("tensorrt",))
     with pytest.raises(ConfigError, match=r"batches must be from 1 to the number of images, 16, got \[32\]"):
         RuntimesConfig(run=Path("run"), scenes=("a.tif",), batches=(32,))
