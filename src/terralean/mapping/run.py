@@ -234,6 +234,7 @@ def maker_of(card: Card, config: MapConfig) -> Make:
 
 
 def targets_of(source: SceneSource, *, out: Path, config: MapConfig) -> Targets:
+    """Where the map and all that is asked for beside it go."""
     stem = source.stem
     return Targets(
         map=map_path(source, out=out),

@@ -87,9 +87,7 @@ class PooledContext(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, width, h, w)."""
-        pooled = [
-            at_size_of(x, reduce(grid_means(x, side=side))) for side, reduce in zip(POOL_SIDES, self.reduce, strict=True)
-        ]
+        pooled = [at_size_of(x, reduce(grid_means(x, side=side))) for side, reduce in zip(POOL_SIDES, self.reduce, strict=True)]
         return self.fuse(torch.cat([x, *pooled], dim=1))
 
 
