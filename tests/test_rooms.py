@@ -26,7 +26,7 @@ ALLOWED = {
     "mapping": {"raster", "predict", "tasks", "weights", "boxes", "cost", "data"},
     "evaluate": {"data", "tasks", "predict", "raster", "weights", "cost", "mapping", "tokens"},
     "explain": {"predict", "raster", "tasks", "models", "mapping", "tokens", "layers"},
-    "inspect": {"raster", "data", "weights"},
+    "inspect": {"raster", "data", "weights", "predict"},
     "benchmark": {"models", "layers", "tokens", "weights", "predict", "export", "cost", "data", "raster"},
     "export": {"models", "layers", "tokens", "weights", "predict", "data", "raster", "cost"},
     "demo": None,  # all but cli

@@ -1,6 +1,7 @@
 """A run's report says whether it is whole, and what its card says against it."""
 
 import json
+import shutil
 from dataclasses import asdict, replace
 
 import pytest
@@ -137,3 +138,23 @@ def test_whether_confidence_is_calibrated_is_told(run):
     fitted = {"on": "validation split", "pixels": 4600, "nll": 0.5, "nll_calibrated": 0.4}
     write_card(replace(CARD, temperature=1.25, metrics={"calibration": fitted}), run)
     assert "confidence  temperature 1.25, fitted to 4,600 validation pixels" in tell(describe_run(run))
+
+
+def test_an_export_is_told_with_how_near_it_comes_to_its_run(exported):
+    report = describe_run(exported("openvino", "fp16"))
+    assert report.finished
+    assert report.exported.precision == "fp16"
+    assert report.weights_mb is not None
+    text = tell(report)
+    assert ": export, finished" in text
+    assert "for openvino in fp16; 100.00% with the class of the run on seeded noise" in text
+    assert not [finding for finding in report.findings if finding.severity == "error"]
+
+
+def test_a_damaged_export_is_an_error(exported, tmp_path):
+    folder = shutil.copytree(exported("onnx"), tmp_path / "copy")
+    (folder / "model.onnx").write_bytes(b"")
+    report = describe_run(folder)
+    assert not report.finished
+    assert report.findings[0].severity == "error"
+    assert "model.onnx is not the file that was exported" in report.findings[0].message

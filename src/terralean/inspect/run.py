@@ -1,4 +1,4 @@
-"""What a training run is, and whether it is whole."""
+"""What a training run is, or a folder that was exported, and whether it is whole."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from terralean.data.scene_split import CONTENT, SceneSplit, load_scene_split
 from terralean.data.split import Split, load_split
 from terralean.errors import TerraleanError
 from terralean.inspect.finding import Finding, worst_first
+from terralean.predict.artefact import Manifest, is_artefact, read_artefact
 from terralean.weights.card import NAME as CARD
 from terralean.weights.card import Card, read_card
 
@@ -28,6 +29,7 @@ class RunReport:
     weights_mb: float | None
     data: str | None  # the folder that it was trained on
     splits: dict[str, int] | None  # regions of each split; images, where each as a whole has a class
+    exported: Manifest | None = None  # of a folder that was exported: for what, and how near it comes to the run
     findings: tuple[Finding, ...]
     kind: Literal["run"] = "run"
 
@@ -40,14 +42,15 @@ def is_run(path: Path) -> bool:
 def describe_run(path: Path) -> RunReport:
     """Read card and split, and see whether all files are there."""
     findings: list[Finding] = []
-    card, split = _card(path, findings), _split(path, findings)
+    card, split, exported = _card(path, findings), _split(path, findings), _exported(path, findings)
     findings += [*_whole(path, card), *_told(card), *_moved(split)]
-    weights = path / WEIGHTS
+    weights = [path / name for name in ((WEIGHTS,) if exported is None else exported.files) if (path / name).is_file()]
     return RunReport(
         path=str(path),
-        finished=card is not None and weights.is_file(),
+        finished=card is not None and bool(weights),
         card=card,
-        weights_mb=round(weights.stat().st_size / 1e6, 1) if weights.is_file() else None,
+        exported=exported,
+        weights_mb=round(sum(file.stat().st_size for file in weights) / 1e6, 1) if weights else None,
         data=split.root if split else None,
         splits={name: len(split.of(name)) for name in ("train", "validation", "test")} if split else None,
         findings=worst_first(findings),
@@ -66,6 +69,17 @@ def _card(path: Path, findings: list[Finding]) -> Card | None:
         return None
 
 
+def _exported(path: Path, findings: list[Finding]) -> Manifest | None:
+    """What was exported into a folder that has a manifest, whole and with its own card."""
+    if not is_artefact(path):
+        return None
+    try:
+        return read_artefact(path).manifest
+    except TerraleanError as error:
+        findings.append(Finding(severity="error", message=str(error), fix="export the run again"))
+        return None
+
+
 def _split(path: Path, findings: list[Finding]) -> Split | SceneSplit | None:
     if not (path / SPLIT).is_file():
         return None
@@ -79,7 +93,7 @@ def _split(path: Path, findings: list[Finding]) -> Split | SceneSplit | None:
 
 
 def _whole(path: Path, card: Card | None) -> Iterable[Finding]:
-    if card is not None and not (path / WEIGHTS).is_file():
+    if card is not None and not (path / WEIGHTS).is_file() and not is_artefact(path):
         yield Finding(
             severity="error", message=f"{WEIGHTS} is missing beside the card", fix="copy the whole folder, or train again"
         )

@@ -13,6 +13,7 @@ from terralean.inspect.library import LibraryReport
 from terralean.inspect.run import RunReport
 from terralean.inspect.scene import BandValues, SceneReport, percent
 from terralean.inspect.spectral import SpectralFacts
+from terralean.predict.artefact import Manifest
 from terralean.raster.cube import span
 from terralean.spec import Bands
 from terralean.weights.card import CALIBRATION, Card
@@ -140,8 +141,11 @@ def _sizes(report: LabelledReport) -> str:
 
 
 def _run(report: RunReport) -> Iterable[str]:
-    yield f"{report.path}: run, {'finished' if report.finished else 'not finished'}"
+    kind = "run" if report.exported is None else "export"
+    yield f"{report.path}: {kind}, {'finished' if report.finished else 'not finished'}"
     card = report.card
+    if report.exported is not None:
+        yield _line("export", _export(report.exported))
     if card is not None:
         yield _line("model", f"{card.model} for {card.task}, {report.weights_mb or 0:g} MB, terralean {card.version}")
         yield _line("bands", _bands(card.bands))
@@ -162,6 +166,13 @@ def _run(report: RunReport) -> Iterable[str]:
         yield _line("confidence", _confidence(card))
     if report.data is not None:
         yield _line("data", report.data)
+
+
+def _export(manifest: Manifest) -> str:
+    found = manifest.agreement
+    near = "" if found is None else f"; {found.same_class:.2%} with the class of the run on {found.source}"
+    fixed = "".join(f", {axis} {size}" for axis, size in manifest.fixed.items())
+    return f"for {manifest.target} in {manifest.precision}{fixed}{near}"
 
 
 def _findings(findings: Sequence[Finding]) -> Iterable[str]:
