@@ -143,3 +143,13 @@ def test_nothing_in_nothing_out():
 def test_settings_that_make_no_sense_are_refused(setting):
     with pytest.raises(ConfigError, match=next(iter(setting))):
         MergeConfig(**setting)
+
+
+@pytest.mark.gpu
+def test_is_the_same_on_a_gpu(lattice):
+    truth = scattered(3, count=120)
+    given = perfect(truth, torch.arange(len(truth)) % 3, lattice, seed=3)
+    here = merge(*given, width=WIDTH, height=HEIGHT, config=MergeConfig())
+    there = merge(*(some.cuda() for some in given), width=WIDTH, height=HEIGHT, config=MergeConfig())
+    assert there.boxes.is_cuda and torch.equal(there.best.cpu(), here.best)
+    torch.testing.assert_close(there.boxes.cpu(), here.boxes)

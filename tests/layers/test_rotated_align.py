@@ -187,3 +187,13 @@ def test_an_exported_graph_says_the_same_for_another_number_of_boxes():
 def test_settings_must_be_above_0():
     with pytest.raises(ConfigError, match=r"align\.bins must be above 0, got 0"):
         AlignConfig(bins=0)
+
+
+@pytest.mark.gpu
+def test_is_the_same_on_a_gpu():
+    pyramid = [features(2, 3, 32, 32), features(2, 3, 16, 16, seed=1)]
+    boxes, image = boxes_in(128.0, 128.0, 20, largest=160.0), torch.arange(20) % 2
+    here = align_pyramid(pyramid, boxes, image, strides=(4, 8), config=AlignConfig())
+    moved = [some.cuda() for some in pyramid], boxes.cuda(), image.cuda()
+    there = align_pyramid(*moved, strides=(4, 8), config=AlignConfig())
+    torch.testing.assert_close(there.cpu(), here, rtol=0, atol=1e-4)
