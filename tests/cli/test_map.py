@@ -120,3 +120,28 @@ def test_ctrl_c_is_status_130_with_a_word_and_leaves_nothing(untrained, scene, t
     assert done.returncode == 130, done.stderr
     assert "stopped; nothing half-written is left" in done.stderr
     assert not (tmp_path / "maps").exists()
+
+
+def test_a_budget_is_met_or_refused_and_tells_what_it_takes(terralean, untrained, scene, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(untrained, run)
+    arguments = ("map", run, scene, "--out", tmp_path / "maps", "--device", "cpu", "--budget")
+    status, _, err = terralean(*arguments, "1h")
+    assert status == 2
+    assert f"measure it once: terralean evaluate {run} --curve" in " ".join(err.split())
+    own = {"overlap_px": 16, "precision": "fp32", "reduce": None, "score": "mIoU", "value": 0.8, "low": None, "high": None}
+    own |= {"change": {"value": 0.0, "low": None, "high": None}, "device": "here"}
+    card = json.loads((run / "card.json").read_text())
+    card["metrics"]["curve"] = [own | {"relative_cost": 1.0, "relative_window_cost": 1.0}]
+    (run / "card.json").write_text(json.dumps(card))
+    for budget, words in (("soon", "is no time; write 10min"), ("0.1ms", "cannot be met: the quickest setting")):
+        status, _, err = terralean(*arguments, budget)
+        assert (status, words in " ".join(err.split())) == (2, True)
+    status, _, err = terralean(*arguments, "1h", "--precision", "bf16")
+    assert (status, "leave --precision out" in " ".join(err.split())) == (2, True)
+    assert not (tmp_path / "maps").exists()
+    status, out, err = terralean(*arguments, "1h", "--json")
+    (result,) = json.loads(out)["maps"]
+    assert status == 0
+    assert result["budget"].endswith("of 1h, with the run's own setting: nothing is given up")
+    assert "nothing is given up" in " ".join(err.split())

@@ -18,7 +18,7 @@ OPTIONS = {
     },
     "map": {
         *("--out", "--bands", "--tile", "--overlap", "--batch", "--confidence", "--polygons", "--table", "--overwrite"),
-        *("--min-area", "--stac", "--assets", "--resample", "--jobs", "--cluster"),
+        *("--min-area", "--stac", "--assets", "--resample", "--jobs", "--cluster", "--budget"),
         *("--set", "--device", "--precision", "--json", "--verbose"),
     },
     "classify": {

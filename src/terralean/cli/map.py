@@ -12,7 +12,7 @@ import typer
 from terralean.cli.bars import mapping_bar
 from terralean.cli.console import configure_logging, out_console, print_json
 from terralean.cli.options import Device, Json, Precision, Reduce, RunOrExport, SceneBands, Tile, Verbose, only_given, positions
-from terralean.errors import SomeScenesFailed
+from terralean.errors import ConfigError, SomeScenesFailed
 
 
 def map_(
@@ -57,6 +57,15 @@ def map_(
             help="Map on a Ray cluster: its address, auto, or local for one of this machine's own.", show_default=False
         ),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Be done in 10min, 90s or 1h30m, or by area in 2s/km2: overlap, precision and token reduction are chosen by "
+            "the run's accuracy-cost curve (evaluate --curve).",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace maps that exist.")] = False,
     changes: Reduce = None,
     device: Device = None,
@@ -70,9 +79,11 @@ def map_(
     """
     configure_logging(verbose)
     from terralean import recipes
+    from terralean.mapping.budget import parse_budget
     from terralean.mapping.many import ManyConfig, map_many
     from terralean.mapping.run import MapConfig
     from terralean.mapping.scenes import ScenesConfig, find_scenes
+    from terralean.mapping.within import map_within
     from terralean.predict import load
 
     given: dict[str, Any] = {"tile_px": tile, "overlap_px": overlap, "batch": batch, "bands": positions(bands)}
@@ -85,9 +96,26 @@ def map_(
         load, run if cluster is None else run.absolute(), precision=precision, reduce=recipes.reduction(changes or [])
     )
     with mapping_bar() as tell:
-        results, failed = map_many(opens, found, out=out, config=config, many=many, device=device, progress=tell)
+        if budget is None:
+            results, failed = map_many(opens, found, out=out, config=config, many=many, device=device, progress=tell)
+            told: list[str | None] = [None] * len(results)
+        else:
+            _check_free({"--precision": precision, "--set": changes, "--jobs": jobs, "--cluster": cluster})
+            within, failed = map_within(
+                partial(load, run, device=device),
+                found,
+                run=run,
+                out=out,
+                budget=parse_budget(budget),
+                config=config,
+                progress=tell,
+            )
+            results, told = [one.result for one in within], [one.told for one in within]
     if as_json:
-        print_json({"maps": [asdict(result) for result in results], "failed": failed})
+        documents = [
+            asdict(one) | ({} if words is None else {"budget": words}) for one, words in zip(results, told, strict=True)
+        ]
+        print_json({"maps": documents, "failed": failed})
     else:
         for result in results:
             shares = ", ".join(f"{name} {share:.1%}" for name, share in result.class_share.items())
@@ -97,3 +125,10 @@ def map_(
     if failed:
         lines = "\n".join(f"  {message}" for message in failed.values())
         raise SomeScenesFailed(f"{len(failed)} of {len(found)} scenes failed:\n{lines}")
+
+
+def _check_free(given: dict[str, Any]) -> None:
+    if clash := [flag for flag, value in given.items() if value is not None]:
+        raise ConfigError(
+            f"--budget chooses precision and token reduction, and maps one scene after the other; leave {', '.join(clash)} out"
+        )

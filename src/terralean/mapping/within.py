@@ -62,13 +62,11 @@ def map_within(
     config: MapConfig,
     trial: TrialConfig | None = None,
     choosing: BudgetConfig | None = None,
-    tell: Callable[[str, str], None] = lambda scene, told: None,
     progress: Callable[[Progress], None] = lambda progress: None,
 ) -> tuple[list[Within], dict[str, str]]:
     """Map one scene after the other, each with the setting that `fit_budget` finds for it, as `many.map_scenes` does.
 
-    `tell` gets a scene and what was chosen for it before it is mapped. ConfigError for several scenes and a budget that does
-    not go by area, which would be for all of them or for each.
+    ConfigError for several scenes and a budget that does not go by area, which would be for all of them or for each.
     """
     sources = [as_source(scene) for scene in scenes]
     if len(sources) > 1 and not budget.per_km2:
@@ -81,7 +79,7 @@ def map_within(
     for index, source in enumerate(sources):
         try:
             found = fit_budget(load, source, run=run, out=out, budget=budget, config=config, trial=trial, choosing=choosing)
-            tell(source.name, found.told)
+            log.info("%s: %s", source.name, found.told)
             told = partial(_of_all, progress, index=index, scenes=len(sources))
             result = map_scene(found.predictor, source, out=out, config=found.config, progress=told)
             made.append(Within(result=result, choice=found.choice, told=found.told))
