@@ -141,13 +141,13 @@ def test_whether_confidence_is_calibrated_is_told(run):
 
 
 def test_an_export_is_told_with_how_near_it_comes_to_its_run(exported):
-    report = describe_run(exported("openvino", "fp16"))
+    report = describe_run(exported("openvino"))
     assert report.finished
-    assert report.exported.precision == "fp16"
+    assert report.exported.precision == "fp32"
     assert report.weights_mb is not None
     text = tell(report)
     assert ": export, finished" in text
-    assert "for openvino in fp16; 100.00% with the class of the run on seeded noise" in text
+    assert "for openvino in fp32; 100.00% with the class of the run on seeded noise" in text
     assert not [finding for finding in report.findings if finding.severity == "error"]
 
 
