@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,32 @@ LOCAL = "local"
 EVERY_S = 1.0  # progress is asked for
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machine:
+    """What a machine of the cluster has."""
+
+    processors: int
+    gpus: int
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any]) -> Machine:
+        """As Ray tells it."""
+        return cls(processors=int(node["Resources"].get("CPU", 0)), gpus=int(node["Resources"].get("GPU", 0)))
+
+    def holds(self, *, processors: int, gpus: int) -> int:
+        """Jobs that need so much each."""
+        return min(self.processors // processors, self.gpus // gpus if gpus else self.processors)
+
+
+def processors_each(machines: Sequence[Machine], *, jobs: int, gpus: int) -> int:
+    """The most that each of some jobs can have at the same time, each with so many GPUs."""
+    for processors in range(max((machine.processors for machine in machines), default=0), 0, -1):
+        if sum(machine.holds(processors=processors, gpus=gpus) for machine in machines) >= jobs:
+            return processors
+    there = sum(machine.processors for machine in machines)
+    raise ConfigError(f"{jobs} jobs need a processor each, and the cluster has {there}; make --jobs smaller")
+
+
 def outcomes(order: Order, sources: Sequence[SceneSource], *, address: str, jobs: int | None, tell: Tell) -> Outcomes:
     """Numbers of scenes with what came of them, as they are finished, by so many actors; None: one for each machine.
 
@@ -28,7 +55,8 @@ def outcomes(order: Order, sources: Sequence[SceneSource], *, address: str, jobs
     """
     ray = _ray()
     with _connected(ray, address):
-        actors, ear = _actors(ray, order, jobs=min(jobs or len(ray.nodes()), len(sources)))
+        alive = sum(node["Alive"] for node in ray.nodes())
+        actors, ear = _actors(ray, order, jobs=min(jobs or alive, len(sources)))
         try:
             for actor in actors:
                 _check(ray.get(actor.ready.remote()))
@@ -72,13 +100,11 @@ def _answer(ray: ModuleType, reference: Any, source: SceneSource) -> Outcome:
 
 def _actors(ray: ModuleType, order: Order, *, jobs: int) -> tuple[list[Any], Any]:
     """Those who map, and the one who hears how far they are."""
-    there = ray.cluster_resources()
-    processors = max(1, int(there.get("CPU", 1)) // jobs)
-    gpus = 1 if there.get("GPU", 0) >= jobs and order.device != "cpu" else 0
+    machines = [Machine.of(node) for node in ray.nodes() if node["Alive"]]
+    gpus = 1 if order.device != "cpu" and sum(machine.gpus for machine in machines) >= jobs else 0
     if order.device not in (None, "cpu") and not gpus:
-        raise ConfigError(
-            f"{jobs} jobs were to be on {order.device}, and the cluster has {there.get('GPU', 0):g} GPUs; make --jobs smaller"
-        )
+        raise ConfigError(f"{jobs} jobs were to be on {order.device}, and the cluster has fewer GPUs; make --jobs smaller")
+    processors = processors_each(machines, jobs=jobs, gpus=gpus)
     config = order.config if order.config.workers is not None else replace(order.config, workers=1 if gpus else processors)
     aoi = None if config.aoi is None else SceneSource(name="", stem="", path=config.aoi).from_anywhere().path
     theirs = replace(order, out=order.out.absolute(), config=replace(config, aoi=aoi), device="cuda" if gpus else order.device)
@@ -147,7 +173,8 @@ def _connected(ray: ModuleType, address: str) -> Iterator[None]:
         yield
         return
     try:
-        ray.init(address=address, log_to_driver=True, **({"include_dashboard": False} if address == LOCAL else {}))
+        own = {"include_dashboard": False} if address == LOCAL else {}
+        ray.init(address=address, logging_level=logging.WARNING, **own)
     except ConnectionError as error:
         raise ConfigError(
             f"no Ray cluster answers at {address!r} ({error}); start one with ray start --head, or say --cluster local"

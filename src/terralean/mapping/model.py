@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from terralean.errors import BandMismatch, ConfigError
 from terralean.mapping.progress import Progress
 from terralean.mapping.run import WINDOWS_AT_ONCE, MapConfig, MapResult, make_plan, map_scene
+from terralean.mapping.scenes import SceneSource
 from terralean.mapping.strips import strips
 from terralean.predict import Predictor
 from terralean.raster.grid import Grid, Window
@@ -27,7 +28,20 @@ log = logging.getLogger(__name__)
 
 FAR = 50  # times the spread of a band in training: no scenery does that in all bands, a division by 255 or 10,000 does
 FEWEST_PX = 1000  # from which a spread says something
-FOR_MAPS = ("confidence", "scores", "compute", "polygons", "table", "aoi", "workers", "threads", "overwrite")
+FOR_MAPS = (
+    "confidence",
+    "scores",
+    "compute",
+    "polygons",
+    "min_area_m2",
+    "table",
+    "stac",
+    "aoi",
+    "workers",
+    "threads",
+    "memory_bytes",
+    "overwrite",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -97,14 +111,17 @@ class Model:
 
     def map(
         self,
-        scene: str | Path,
+        scene: SceneSource | str | Path,
         *,
         out: str | Path,
         config: MapConfig | None = None,
         progress: Callable[[Progress], None] = lambda progress: None,
     ) -> MapResult:
-        """Write the map of a raster of any size as `out/<scene>_map.tif`; see `terralean.mapping.run.map_scene`."""
-        if not isinstance(scene, str | Path):
+        """Write the map of a raster of any size as `out/<scene>_map.tif`; see `terralean.mapping.run.map_scene`.
+
+        What `terralean.mapping.scenes.find_scenes` finds in a STAC file can be given, too.
+        """
+        if not isinstance(scene, SceneSource | str | Path):
             raise ConfigError(f"scene must be the path of a raster, got {type(scene).__name__}; arrays: predict")
         return map_scene(self._predictor, scene, out=Path(out), config=config or MapConfig(), progress=progress)
 

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection, wait
@@ -22,6 +22,7 @@ from terralean.mapping.scenes import SceneSource
 
 PACKAGE = "terralean"  # its log is passed on
 PATIENCE_S = 10.0  # that a process gets to put away what it is at
+KILLED = -9  # the exit code of what the system kills where memory runs out
 NEW = multiprocessing.get_context("spawn")  # a fork would share GDAL's state and torch's threads
 
 
@@ -55,11 +56,10 @@ def outcomes(orders: Sequence[Order], sources: Sequence[SceneSource], *, tell: T
     A process that dies fails the scene it was at, and another takes its place. However this ends, by an error or Ctrl-C too,
     all processes end; what they were at goes on from where it was when it is mapped again.
     """
-    waiting = deque(range(len(sources)))
-    with ExitStack() as stack:
-        busy: dict[Any, Hand] = {}
+    waiting, busy = deque(range(len(sources))), dict[Any, Hand]()
+    with _hands() as hands:
         for order in orders[: len(sources)]:
-            hand = _start(order, stack)
+            hand = _start(order, hands)
             busy[hand.line] = hand
             _give(hand, waiting, sources)
         while busy:
@@ -74,32 +74,50 @@ def outcomes(orders: Sequence[Order], sources: Sequence[SceneSource], *, tell: T
                     del busy[line]
                     if not waiting:
                         continue
-                    hand = _start(hand.order, stack)
+                    hand = _start(hand.order, hands)
                     busy[hand.line] = hand
                 if not _give(hand, waiting, sources):
                     del busy[hand.line]
 
 
-def _start(order: Order, stack: ExitStack) -> Hand:
-    """A process that is ended with the stack."""
+@contextmanager
+def _hands() -> Iterator[list[Hand]]:
+    """Those that were started; in the end they are asked to stop, and made to if they do not."""
+    hands: list[Hand] = []
+    try:
+        yield hands
+    finally:
+        for hand in hands:
+            if hand.index is not None:
+                hand.process.terminate()
+                continue
+            with suppress(BrokenPipeError):
+                hand.line.send(None)
+        for hand in hands:
+            _hear_out(hand)
+            hand.process.kill()
+            hand.process.join()
+            hand.line.close()
+
+
+def _hear_out(hand: Hand) -> None:
+    """What a process that ends still says: how much of a map is kept."""
+    with suppress(EOFError, ConnectionResetError):
+        while hand.line.poll(PATIENCE_S):
+            said = hand.line.recv()
+            if isinstance(said, logging.LogRecord):
+                logging.getLogger(said.name).handle(said)
+
+
+def _start(order: Order, hands: list[Hand]) -> Hand:
+    """A process more."""
     ours, theirs = NEW.Pipe()
     level = logging.getLogger(PACKAGE).getEffectiveLevel()
     process = NEW.Process(target=serve, args=(theirs, order, level), name="terralean map")
     process.start()
     theirs.close()  # so that its end is heard
-    hand = Hand(order=order, process=process, line=ours)
-    stack.callback(_end, hand)
-    return hand
-
-
-def _end(hand: Hand) -> None:
-    """Ask a process to stop, and make it if it does not."""
-    hand.line.close()
-    if hand.index is not None:
-        hand.process.terminate()
-    hand.process.join(PATIENCE_S)
-    hand.process.kill()
-    hand.process.join()
+    hands.append(Hand(order=order, process=process, line=ours))
+    return hands[-1]
 
 
 def _give(hand: Hand, waiting: deque[int], sources: Sequence[SceneSource]) -> bool:
@@ -131,12 +149,12 @@ def _hear(hand: Hand, sources: Sequence[SceneSource], tell: Tell) -> Outcome | N
 def _died(hand: Hand, source: SceneSource) -> str:
     code = hand.process.exitcode or 0
     how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
-    why = "; memory may have run out, fewer --jobs need less" if code == -signal.SIGKILL else ""
+    why = "; memory may have run out, fewer --jobs need less" if code == KILLED else ""
     return f"{source.name}: the process that mapped it {how}{why}; the same command goes on with what it has done"
 
 
 def serve(line: Connection, order: Order, level: int) -> None:
-    """Map the scenes that come down the line, one after the other, until it is closed."""
+    """Map the scenes that come down the line, one after the other, until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one tells the others
     signal.signal(signal.SIGTERM, _stop)
     mouth = _Mouth(line)
@@ -146,8 +164,7 @@ def serve(line: Connection, order: Order, level: int) -> None:
         except TerraleanError as error:
             mouth.put_nowait(Unable(error=error))
             return
-        while True:
-            source = line.recv()
+        while (source := line.recv()) is not None:
             found = outcome(predictor, source, out=order.out, config=order.config, progress=mouth.put_nowait)
             mouth.put_nowait(Finished(outcome=found))
 
@@ -164,9 +181,16 @@ class _Mouth:
             self._line.send(said)
 
 
+class _ToMouth(QueueHandler):
+    """Says what is logged."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - as logging calls it
+        """Nobody is there to hear it."""
+
+
 @contextmanager
 def _log_to(mouth: _Mouth, level: int) -> Iterator[None]:
-    log, handler = logging.getLogger(PACKAGE), QueueHandler(mouth)  # type: ignore[arg-type]  # it calls nothing but put_nowait
+    log, handler = logging.getLogger(PACKAGE), _ToMouth(mouth)  # type: ignore[arg-type]  # it calls nothing but put_nowait
     log.addHandler(handler)
     log.setLevel(level)
     yield

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 from shapely.geometry import mapping
+from shapely.geometry.polygon import orient
 
 from terralean.raster.grid import Grid
 from terralean.spec import IGNORE
@@ -91,7 +92,9 @@ def _around_the_earth(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> Foo
 
 def _said(place: Any, bounds: tuple[float, float, float, float] | None = None) -> Footprint:
     """Rings counterclockwise, numbers rounded."""
-    rounded = shapely.transform(shapely.orient_polygons(place), lambda places: places.round(DIGITS))
+    parts = [orient(part) for part in getattr(place, "geoms", [place])]
+    turned = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+    rounded = shapely.transform(turned, lambda places: places.round(DIGITS))
     west, south, east, north = (round(side, DIGITS) for side in (bounds or place.bounds))
     return Footprint(geometry=_lists(mapping(rounded)), bbox=(west, south, east, north))
 
