@@ -1,4 +1,5 @@
 import csv
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from terralean.cost.macs import count_macs_at
@@ -98,6 +100,25 @@ def test_the_same_command_on_a_finished_run_does_nothing(finished, data, experim
 def test_another_recipe_is_refused_with_the_difference(finished, data, experiment):
     with pytest.raises(RunError, match=r"-  lr: 0\.002\n\+  lr: 0\.003"):
         run(experiment("train.lr=0.003"), data=data, out=finished, device="cpu")
+
+
+def test_a_recipe_of_a_version_with_fewer_settings_is_gone_on_with(finished, data, experiment, tmp_path):
+    """What it does not say was as it is by default."""
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    older = yaml.safe_load((out / "recipe.yaml").read_text())
+    del older["train"]["final_lr"], older["tiling"], older["data"]["augment"]["flips"]
+    (out / "recipe.yaml").write_text(yaml.safe_dump(older, sort_keys=False))
+    with pytest.raises(RunError, match=r"\+tiling:\n\+  tile_px: 32"):  # by default 512
+        run(experiment(), data=data, out=out, device="cpu")
+    older["tiling"] = {"tile_px": 32, "overlap_px": 8}
+    (out / "recipe.yaml").write_text(yaml.safe_dump(older, sort_keys=False))
+    assert run(experiment(), data=data, out=out, device="cpu").already_done
+    with pytest.raises(RunError, match="begun with another recipe"):
+        run(experiment("train.final_lr=0.001"), data=data, out=out, device="cpu")
+    (out / "recipe.yaml").write_text(yaml.safe_dump({**older, "unknown": 1}, sort_keys=False))
+    with pytest.raises(RunError, match="-unknown: 1"):
+        run(experiment(), data=data, out=out, device="cpu")
 
 
 def test_a_finished_run_does_not_pretend_to_other_data(finished, experiment, tmp_path):

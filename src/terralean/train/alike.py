@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import terralean
-from terralean.train.config import sections
+from terralean.train.config import plain, sections
 from terralean.train.experiments import AnyExperiment
 from terralean.train.material import Material
 
@@ -31,6 +32,29 @@ def seen(material: Material, *, state: Path) -> dict[str, object]:
         "validation samples": 0 if material.validation is None else len(material.validation),
         str(state): "there" if state.is_file() else "not there",
     }
+
+
+def continues(before: object, experiment: AnyExperiment) -> bool:
+    """Whether a recipe as it was written is this experiment's, but for settings that came later and are at their defaults."""
+    return isinstance(before, Mapping) and _as_before(before, experiment)
+
+
+def _as_before(before: Mapping[str, Any], now: Any) -> bool:
+    known = {field.name: field for field in fields(now)}
+    return before.keys() <= known.keys() and all(
+        _same(before[name], getattr(now, name)) if name in before else getattr(now, name) == _default(field)
+        for name, field in known.items()
+    )
+
+
+def _same(before: Any, now: Any) -> bool:
+    if is_dataclass(now):
+        return isinstance(before, Mapping) and _as_before(before, now)
+    return bool(before == plain(now))
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:

@@ -164,7 +164,7 @@ def _with_cooldown(steps: int) -> str:
 
 def to_yaml(experiment: Any) -> str:
     """Every value of an experiment, defaults included, as a recipe file holds them."""
-    return yaml.safe_dump(_plain(sections(experiment)), sort_keys=False)
+    return yaml.safe_dump(plain(sections(experiment)), sort_keys=False)
 
 
 def sections(experiment: Any) -> dict[str, Any]:
@@ -205,7 +205,8 @@ def _check_forest(experiment: Experiment, forest: ForestConfig) -> None:
         )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """As a recipe file holds it: lists in place of tuples."""
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -15,6 +15,7 @@ from typing import cast
 
 import lightning
 import torch
+import yaml
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
@@ -28,7 +29,7 @@ from terralean.models import create
 from terralean.predict.predictor import Predictor
 from terralean.tokens import Reduction
 from terralean.train import adaptation
-from terralean.train.alike import seen, settings
+from terralean.train.alike import continues, seen, settings
 from terralean.train.callbacks import EndAtOnce, KeepBest, LastState, MetricsLog, Progress, Tell, read_metrics
 from terralean.train.config import Experiment, ForestConfig, to_yaml
 from terralean.train.course import Course, Judged
@@ -122,7 +123,7 @@ def _run(
         group.compare(settings(experiment))
         if isinstance(experiment, Experiment) and experiment.forest is not None:
             return _grow(experiment, experiment.forest, gather, data=data, out=out, tell=tell)
-        if group.first(lambda: _is_done(out, recipe=recipe, data=data)):
+        if group.first(lambda: _is_done(out, experiment, data=data)):
             return group.first(lambda: _done(experiment, gather, out=out, processes=processes))
         material = group.every(gather)
         _say(material)
@@ -147,7 +148,7 @@ def _grow(
 ) -> RunResult:
     """Fit a random forest. It takes a minute, so one that was killed begins anew."""
     recipe = to_yaml(experiment)
-    if _is_done(out, recipe=recipe, data=data):
+    if _is_done(out, experiment, data=data):
         return _found(out)
     material = gather()
     _say(material)
@@ -168,11 +169,11 @@ def _say(material: Material) -> None:
     log.log(logging.WARNING if "LEAKS" in material.leakage else logging.INFO, "leakage: %s", material.leakage)
 
 
-def _is_done(out: Path, *, recipe: str, data: Path | None) -> bool:
+def _is_done(out: Path, experiment: AnyExperiment, *, data: Path | None) -> bool:
     """Whether the run is finished. Raises RunError where the folder is not that of this run."""
     if data is not None:
         _check_root(out, data)
-    _check_folder(out, recipe)
+    _check_folder(out, experiment)
     return (out / CARD).is_file()
 
 
@@ -206,8 +207,8 @@ def _finish(
     return _result(out, card, already_done=False)
 
 
-def _check_folder(out: Path, recipe: str) -> None:
-    """Raise unless the folder is new, empty, or of this very recipe."""
+def _check_folder(out: Path, experiment: AnyExperiment) -> None:
+    """Raise unless the folder is new, empty, or of this very recipe, perhaps as a version with fewer settings wrote it."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     before = out / "recipe.yaml"
@@ -217,8 +218,8 @@ def _check_folder(out: Path, recipe: str) -> None:
         )
     if not before.is_file():
         raise RunError(f"{out} is no run of terralean but exists; choose a new folder for --out")
-    old = before.read_text()
-    if old != recipe:
+    old, recipe = before.read_text(), to_yaml(experiment)
+    if old != recipe and not continues(yaml.safe_load(old), experiment):
         lines = unified_diff(old.splitlines(), recipe.splitlines(), "in the run", "asked for", lineterm="", n=0)
         difference = "\n".join(line for line in lines if not line.startswith("@@"))
         raise RunError(f"{out} was begun with another recipe:\n{difference}\ngive the same recipe to go on, or a new --out")
