@@ -39,7 +39,6 @@ FOR_MAPS = (
     "aoi",
     "workers",
     "threads",
-    "memory_bytes",
     "overwrite",
 )
 
