@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pyogrio
 import pytest
 import rasterio
+import shapely
 from pyarrow import parquet
 
 
@@ -49,6 +51,28 @@ def test_a_scene_classifier_maps_cells_with_all_that_is_asked_for(terralean, rec
     status, out, _ = terralean(*arguments, "--polygons", "fgb", "--overwrite")
     assert status == 0
     assert [line.strip().rsplit("_", 1)[-1] for line in out.splitlines()[2:]] == ["confidence.tif", "polygons.fgb"]
+
+
+def test_of_an_area_all_that_is_asked_for_within_what_is_allowed(terralean, untrained, scene, tmp_path):
+    with rasterio.open(scene) as dataset:
+        a, _, c, _, e, f = tuple(dataset.transform)[:6]
+    area = shapely.box(c + 20 * a, f + 60 * e, c + 50 * a, f + 30 * e)
+    pyogrio.raw.write(
+        tmp_path / "area.gpkg", shapely.to_wkb(np.array([area])), [], fields=[], crs="EPSG:32633", geometry_type="Polygon"
+    )
+    arguments = ("map", untrained, scene, "--out", tmp_path / "maps", "--device", "cpu", "--aoi", tmp_path / "area.gpkg")
+    reduce = ("--set", "reduce.method=topk", "--set", "reduce.after=[2,5]", "--set", "reduce.shares=[0.5,0.5]")
+    options = ("--scores", "--compute", "--workers", "2", "--threads", "1", "--memory", "64GB", *reduce)
+    status, out, err = terralean(*arguments, *options)
+    assert status == 0
+    assert "% of the compute of all tokens" in out
+    assert "4 windows, 2 workers; takes about" in " ".join(err.split())
+    shapes = {}
+    for name, bands in (("map", 1), ("scores", 3), ("compute", 1)):
+        with rasterio.open(tmp_path / "maps" / f"scene_{name}.tif") as dataset:
+            assert dataset.count == bands
+            shapes[name] = dataset.shape
+    assert set(shapes.values()) == {(30, 30)}
 
 
 def test_items_and_lists_are_mapped_with_all_that_is_asked_for(terralean, untrained, scene, tmp_path):

@@ -19,6 +19,7 @@ OPTIONS = {
     "map": {
         *("--out", "--bands", "--tile", "--overlap", "--batch", "--confidence", "--polygons", "--table", "--overwrite"),
         *("--min-area", "--stac", "--assets", "--resample", "--jobs", "--cluster", "--budget"),
+        *("--aoi", "--scores", "--compute", "--workers", "--threads", "--memory"),
         *("--set", "--device", "--precision", "--json", "--verbose"),
     },
     "classify": {
@@ -68,6 +69,12 @@ def test_version(terralean):
         (("map", "RUN", "SCENE", "--out", "OUT", "--bands", "red"), "positions from 1 with commas"),
         (("map", "RUN", "SCENE", "--out", "OUT", "--bands", "1,2"), "2 bands, the model was trained on 3"),
         (("map", "RUN", "SCENE", "--out", "OUT", "--batch", "0"), "at least 1 window, got 0"),
+        (("map", "RUN", "SCENE", "--out", "OUT", "--workers", "0"), "workers must be at least 1 worker, got 0"),
+        (("map", "RUN", "SCENE", "--out", "OUT", "--threads", "0"), "threads must be at least 1 thread, got 0"),
+        (("map", "RUN", "SCENE", "--out", "OUT", "--memory", "much"), "memory must be a size such as 4GB, 500MB or 2GiB"),
+        (("map", "RUN", "SCENE", "--out", "OUT", "--memory", "10MB"), "the least that it can do with is"),
+        (("map", "RUN", "SCENE", "--out", "OUT", "--compute"), "keeps all; train with a method of token reduction"),
+        (("map", "RUN", "SCENE", "--out", "OUT", "--aoi", "nowhere.gpkg"), "nowhere.gpkg is not there"),
         (("map", "RUN", "SCENE", "SCENE", "--out", "OUT"), "is given twice"),
         (("map", "RUN", "nothing/*.tif", "--out", "OUT"), "nothing/*.tif matches no file"),
         (("map", "RUN", "SCENE", "--out", "OUT", "--min-area", "5"), "ask for --polygons, too, or leave --min-area out"),

@@ -30,8 +30,18 @@ def map_(
     tile: Tile = None,
     overlap: Annotated[int | None, typer.Option(help="Shared by neighbouring windows, px. Default: the model's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Windows predicted at once.", show_default=False)] = None,
+    aoi: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Map only what lies in the polygons of a vector file.", show_default=False),
+    ] = None,
     confidence: Annotated[
         bool, typer.Option("--confidence", help="Also a raster of the class's probability, percent.")
+    ] = False,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Also a raster of the probabilities of all classes, percent.")
+    ] = False,
+    compute: Annotated[
+        bool, typer.Option("--compute", help="Also a raster of the share of tokens that the model kept, percent.")
     ] = False,
     polygons: Annotated[
         Literal["gpkg", "fgb", "parquet"] | None,
@@ -50,6 +60,17 @@ def map_(
     resample: Annotated[
         bool, typer.Option("--resample", help="Interpolate coarser assets of STAC items to the finest, bilinearly.")
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Batches predicted side by side. Default: one for each processor, or one on a GPU.", show_default=False
+        ),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Of a worker's arithmetic on a CPU.", show_default="1")] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Take no more than this, e.g. 4GB, or say what would fit.", show_default=False),
+    ] = None,
     jobs: Annotated[int | None, typer.Option(help="Scenes mapped side by side, each by a process. Default: 1.")] = None,
     cluster: Annotated[
         str | None,
@@ -80,6 +101,7 @@ def map_(
     configure_logging(verbose)
     from terralean import recipes
     from terralean.mapping.budget import parse_budget
+    from terralean.mapping.estimate import read_size
     from terralean.mapping.many import ManyConfig, map_many
     from terralean.mapping.run import MapConfig
     from terralean.mapping.scenes import ScenesConfig, find_scenes
@@ -88,6 +110,8 @@ def map_(
 
     given: dict[str, Any] = {"tile_px": tile, "overlap_px": overlap, "batch": batch, "bands": positions(bands)}
     given |= {"polygons": polygons, "confidence": confidence, "table": table, "min_area_m2": min_area, "stac": stac}
+    given |= {"aoi": aoi, "scores": scores, "compute": compute, "workers": workers, "threads": threads}
+    given |= {"memory_bytes": None if memory is None else read_size(memory)}
     config = MapConfig(overwrite=overwrite, **only_given(given))
     of_items = ScenesConfig(assets=None if assets is None else tuple(assets.split(",")), resample=resample)
     found = find_scenes(scenes, config=of_items)
@@ -119,8 +143,9 @@ def map_(
     else:
         for result in results:
             shares = ", ".join(f"{name} {share:.1%}" for name, share in result.class_share.items())
-            files = [file for file in (result.confidence, result.polygons, result.table, result.stac) if file is not None]
-            lines = "".join(f"\n  {line}" for line in (shares, *files))
+            kinds = (result.confidence, result.scores, result.compute, result.polygons, result.table, result.stac)
+            work = [] if result.compute_share is None else [f"{result.compute_share:.1%} of the compute of all tokens"]
+            lines = "".join(f"\n  {line}" for line in (shares, *work, *(file for file in kinds if file is not None)))
             out_console.print(f"{result.path}  ({result.seconds} s){lines}", markup=False, soft_wrap=True)
     if failed:
         lines = "\n".join(f"  {message}" for message in failed.values())

@@ -27,6 +27,11 @@ def peak_memory(call: Callable[[], object], *, device: torch.device) -> int | No
     return _peak_on_cuda(call, device) if device.type == "cuda" else _peak_of_process(call)
 
 
+def process_bytes() -> int | None:
+    """Memory that this process holds now; None where the system (not Linux) cannot say."""
+    return _field_bytes(STATUS, "VmRSS") if STATUS.is_file() else None
+
+
 def restart_peak(device: torch.device) -> bool:
     """Forget the most memory held so far, so that `peak_since` tells of what follows. False where that cannot be done."""
     if device.type == "cuda":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -137,6 +137,10 @@ class CellWork:
     def heights(self) -> list[int]:
         """A row of views is a row of cells."""
         return [1] * len(self.lattice.rows)
+
+    def with_crew(self, crew: Crew) -> CellWork:
+        """The same work by others."""
+        return replace(self, crew=crew)
 
     def predict(self, batch: Batch) -> NDArray[np.float32]:
         """Probabilities (n, K) of the classes of whole views; of a view in part without data the rest is judged."""

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar
 
 import torch
@@ -31,6 +30,11 @@ class Crew:
     def at_once(self) -> int:
         """Batches under way: with each worker one, and as many that wait for it or to be blended."""
         return max(3, 2 * self.workers)
+
+    def prepare(self) -> None:
+        """What a worker's thread does first."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
 
 
 def default_workers(device: torch.device) -> int:
@@ -72,10 +76,5 @@ def answered(
         batches(read, lattice, size=crew.batch, first_row=first_row),
         workers=crew.workers,
         at_once=crew.at_once,
-        prepare=partial(_use_threads, crew.threads),
+        prepare=crew.prepare,
     )
-
-
-def _use_threads(threads: int | None) -> None:
-    if threads is not None:
-        torch.set_num_threads(threads)

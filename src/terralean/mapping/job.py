@@ -88,6 +88,10 @@ class Job:
         """Over these windows, the share of tokens kept."""
         return sum(entry["kept_sum"] for entry in self._journal.entries[: self.done])
 
+    def bytes_on_disk(self) -> int:
+        """What its folder takes."""
+        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+
     def keep(self, piece: Finished) -> None:
         """Put the next rows on the disk."""
         sums = {name: self.rows[name].append(values) for name, values in piece.rows.items()}
@@ -195,19 +199,13 @@ def _left(job: Job | None) -> str:
 def _prepare(folder: Path, order: Order, *, overwrite: bool) -> None:
     """Raise JobError unless the folder holds this job or none; then it holds this one."""
     card = folder / CARD
-    facts = json.loads(json.dumps(order.facts))
-    before = _read(card)
-    differences = None if before is None else list(_differences(before, facts))
-    if differences and not overwrite:
-        more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
-        raise JobError(
-            f"{folder} holds a map that was begun otherwise: {'; '.join(differences[:SHOWN])}{more}; do as then to go on with "
-            "it, or say --overwrite to begin again"
-        )
-    if before is not None and not differences:
-        return
-    if differences:
-        log.info("%s: another map was begun there (%s); begun again", folder, "; ".join(differences[:SHOWN]))
+    if card.is_file():
+        another = _another(card, json.loads(json.dumps(order.facts)))
+        if not another:
+            return
+        if not overwrite:
+            raise JobError(f"{folder} holds a map that {another}; or say --overwrite to begin again")
+        log.info("%s: begun again; it held a map that %s", folder, another)
     card.unlink(missing_ok=True)
     for file in folder.iterdir():
         if file.name != LOCK:
@@ -218,15 +216,15 @@ def _prepare(folder: Path, order: Order, *, overwrite: bool) -> None:
     part.replace(card)
 
 
-def _read(card: Path) -> dict[str, Any] | None:
-    """What a job is, None where there is none. One that cannot be read is another one."""
-    if not card.is_file():
-        return None
+def _another(card: Path, facts: Mapping[str, Any]) -> str:
+    """In what a folder's job is another one, in words; nothing where it is this one."""
     try:
-        found = json.loads(card.read_text(encoding="utf-8"))
+        before = json.loads(card.read_text(encoding="utf-8"))
     except ValueError:
-        return {"job": "unreadable"}
-    return found if isinstance(found, dict) else {"job": "unreadable"}
+        return f"cannot be gone on with, for its {card.name} is damaged; restore that"
+    differences = list(_differences(before, facts))
+    more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+    return f"was begun otherwise: {'; '.join(differences[:SHOWN])}{more}; do as then to go on with it" if differences else ""
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], *, prefix: str = "") -> Iterator[str]:

@@ -39,6 +39,7 @@ FOR_MAPS = (
     "aoi",
     "workers",
     "threads",
+    "memory_bytes",
     "overwrite",
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,10 @@ class PixelWork:
     def heights(self) -> list[int]:
         """Of strips."""
         return [self.lattice.strip(row).height for row in self.lattice.rows]
+
+    def with_crew(self, crew: Crew) -> PixelWork:
+        """The same work by others."""
+        return replace(self, crew=crew)
 
     def predict(self, batch: Batch) -> Weighted:
         """Blend weights are applied by the workers, so that blending only adds."""

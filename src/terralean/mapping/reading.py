@@ -85,6 +85,23 @@ def batches(found: Iterator[Piece], lattice: Lattice, *, size: int, first_row: i
         yield _stacked(cuts, end=end)
 
 
+def batch_count(lattice: Lattice, *, size: int) -> int:
+    """Batches of all windows."""
+    return -(-len(lattice.rows) * len(lattice.cols) // size)
+
+
+def batch_at(scene: Readable, lattice: Lattice, number: int, *, size: int, clip: Clip | None = None) -> Batch:
+    """One of these batches, each of its windows read by itself."""
+    rows, cols, side = lattice.rows, lattice.cols, lattice.side_px
+    end, cuts = min((number + 1) * size, len(rows) * len(cols)), list[_Cut]()
+    for at in range(number * size, end):
+        window = Window(row=rows[at // len(cols)], col=cols[at % len(cols)], height=side, width=side)
+        values, valid = scene.read(window)
+        cut = _Cut(at, window, values, valid, valid if clip is None else valid & clip.inside(window))
+        cuts += [cut] if lattice.holds(cut.wanted) else []
+    return _stacked(cuts, end=end)
+
+
 def first_row_read(lattice: Lattice, *, size: int, first_row: int) -> int:
     """Where reading begins for batches that hold a window from `first_row` on: a batch may begin in the row above."""
     first = lattice.rows.index(first_row) * len(lattice.cols)

@@ -13,6 +13,7 @@ import terralean
 from terralean.errors import ConfigError, UnreadableScene
 from terralean.mapping.cells import CellPlan, CellWork
 from terralean.mapping.crew import Crew, default_workers, torch_threads
+from terralean.mapping.estimate import Limits, prepared
 from terralean.mapping.facts import facts_of
 from terralean.mapping.item import origin_of
 from terralean.mapping.job import Job, Order, open_job
@@ -27,6 +28,7 @@ from terralean.predict import Predictor
 from terralean.raster.clip import read_clip
 from terralean.raster.cog import bounded_cache
 from terralean.raster.grid import Grid
+from terralean.raster.outlines import bytes_needed as outlines_bytes
 from terralean.raster.outlines import check_polygons
 from terralean.raster.scene import Scene
 from terralean.raster.write import Totals, count_classes
@@ -57,6 +59,7 @@ class MapConfig:
     stac: bool = False  # a STAC item of the map and its files
     workers: int | None = None  # batches predicted side by side; None: one for each processor, or one on a GPU
     threads: int = 1  # of a worker's arithmetic on a CPU
+    memory_bytes: int | None = None  # that the whole process may take; None: as it comes
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -127,7 +130,7 @@ def map_scene(
         with open_job(targets.map.with_suffix(".part"), order, overwrite=config.overwrite, target=targets.map) as job:
             if not (config.overwrite or job.named):
                 check_absent(targets)
-            _predict(job, work, progress)
+            _predict(job, work, config, targets, progress)
             totals = count_classes(job.rows["classes"], grid=work.grid, classes=card.classes)
             if not any(totals.pixels):
                 job.forget()
@@ -247,12 +250,15 @@ def targets_of(source: SceneSource, *, out: Path, config: MapConfig) -> Targets:
     )
 
 
-def _predict(job: Job, work: Work, progress: Callable[[Progress], None]) -> None:
+def _predict(job: Job, work: Work, config: MapConfig, targets: Targets, progress: Callable[[Progress], None]) -> None:
     """Make the rows that are not there yet."""
     meter = Meter(work.place, scene=work.scene.path, resumed_rows=job.rows_done)
     progress(meter.at(job.rows_done))
     if job.complete:
         return
+    outlining = outlines_bytes(work.grid) if targets.polygons is not None else 0
+    limits = Limits(memory_bytes=config.memory_bytes, workers_given=config.workers is not None, outlining_bytes=outlining)
+    work = prepared(work, job, limits, target=targets.map)
     with Stages() as stages:
         for piece in work.finished(stages, done=job.done):
             job.keep(piece)
@@ -268,7 +274,7 @@ def _result(job: Job, work: Work, targets: Targets, totals: Totals, card: Card) 
         height_px=work.grid.height,
         cell_px=work.cell_px,
         valid_share=valid / work.grid.window.pixels,
-        area_km2=None if totals.area_m2 is None else round(sum(totals.area_m2) / 1e6, 6),
+        area_km2=None if totals.area_m2 is None else round(sum(totals.area_m2) / 1e6, 12),
         class_share={name: round(count / valid, 6) for name, count in zip(card.classes.names, totals.pixels, strict=True)},
         confidence=_said(targets.confidence),
         scores=_said(targets.scores),

@@ -13,6 +13,7 @@ from terralean.mapping.crew import Crew
 from terralean.mapping.plan import Lattice
 from terralean.mapping.reading import Batch
 from terralean.mapping.stages import Stages
+from terralean.predict import Predictor
 from terralean.raster.clip import Clip
 from terralean.raster.cog import Content
 from terralean.raster.grid import Grid
@@ -72,6 +73,13 @@ class Work(Protocol):
     @property
     def heights(self) -> list[int]:
         """Rows of the map in each of the pieces that `finished` gives; the windows of one row make a piece."""
+
+    @property
+    def predictor(self) -> Predictor:
+        """The model."""
+
+    def with_crew(self, crew: Crew) -> Work:
+        """The same work by others."""
 
     def predict(self, batch: Batch) -> Any:
         """What the network says of a batch."""
