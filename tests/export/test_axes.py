@@ -72,8 +72,13 @@ def test_methods_of_fixed_shapes_stay_as_they_are(reduce):
 def test_methods_that_go_by_values_are_masked():
     reduce = MATPConfig(after=(2, 4), aux=AuxiliaryConfig(width=24, heads=3))
     model = built("lemevit_tiny_light", reduce=reduce)
-    assert prepare_reduction(model, replace(CARD, reduce=reduce)).startswith("matp decides by values: the graph masks tokens")
+    assert prepare_reduction(model, replace(CARD, reduce=reduce)).startswith("matp: the graph masks tokens")
     assert model.execution == "masked"
+    reduced = TopKConfig(after=(6, 8), shares=(0.5, 0.5))
+    windows = built("swin_tiny_upernet", reduce=reduced)
+    note = "topk: the graph masks tokens, so that answers are the run's own and nothing is saved"
+    assert prepare_reduction(windows, replace(CARD, reduce=reduced)) == note
+    assert windows.execution == "masked"
     plain = built("segvit", backbone="test_vit", reduce=reduce, decoder_width=48, decoder_heads=3)
     prepare_reduction(plain, replace(CARD, reduce=reduce))
     assert plain.config.execution == "masked"

@@ -59,18 +59,23 @@ def check_model(card: Card) -> None:
 def prepare_reduction(model: nn.Module, card: Card) -> str | None:
     """Make the model's method fit for a graph, and say at what price; ConfigError where none can hold it."""
     config: Any = card.reduce
-    if config is None or config.method in STATIC or (config.method == "tome" and config.mode == "sublayer"):
+    # Of a map whose tokens are gone, windows that hold as many are computed together: how many depends on the image.
+    in_windows = isinstance(getattr(model, "backbone", None), SwinPyramid) and getattr(config, "method", None) == "topk"
+    if config is None or _is_static(config, in_windows=in_windows):
         return None
-    if config.method not in MASKED:
+    if config.method not in MASKED and not in_windows:
         raise ConfigError(
             f"reduce.method={config.method} makes shapes that depend on the image, which no graph can hold; export with --set "
             "reduce=null, or with a method of fixed shapes, e.g. --set reduce.method=topk --set 'reduce.shares=[0.5,0.5]'"
         )
     _mask(model)
-    return (
-        f"{config.method} decides by values: the graph masks tokens, so that answers are the run's own and nothing is saved; "
-        "topk saves"
-    )
+    better = "" if in_windows else "; topk saves"
+    return f"{config.method}: the graph masks tokens, so that answers are the run's own and nothing is saved{better}"
+
+
+def _is_static(config: Any, *, in_windows: bool) -> bool:
+    """Whether no shape depends on the image."""
+    return (config.method in STATIC and not in_windows) or (config.method == "tome" and config.mode == "sublayer")
 
 
 def _mask(model: nn.Module) -> None:

@@ -49,7 +49,12 @@ def write_onnx(
     if format_version is not None:
         model.ir_version = format_version
     _tell(model, told)
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ConfigError(
+            f"what torch wrote is no valid ONNX: {_told(error)}; another --tile, --opset or --format may do"
+        ) from error
     onnx.save(model, path)
 
 
