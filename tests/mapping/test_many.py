@@ -171,8 +171,8 @@ def test_each_process_has_its_share_of_the_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert [one.config.workers for one in share_out(order, jobs=3)] == [2, 2, 2]
-    asked = Order(load=order.load, device="cpu", out=tmp_path, config=MapConfig(workers=5))
-    assert [one.config.workers for one in share_out(asked, jobs=2)] == [5, 5]
+    asked = Order(load=order.load, device="cpu", out=tmp_path, config=MapConfig(workers=5, memory_bytes=1000))
+    assert [(one.config.workers, one.config.memory_bytes) for one in share_out(asked, jobs=2)] == [(5, 500), (5, 500)]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [one.device for one in share_out(order, jobs=3)] == ["cuda:0", "cuda:1", "cuda:0"]
     assert [one.device for one in share_out(asked, jobs=2)] == ["cpu", "cpu"]

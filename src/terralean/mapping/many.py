@@ -86,16 +86,15 @@ def map_many(
 
 
 def share_out(order: Order, *, jobs: int) -> list[Order]:
-    """An order for each process: its share of the processors, and one of the GPUs in turn."""
+    """An order for each process: its share of the processors and of the memory, and one of the GPUs in turn."""
     gpus, device, config = torch.cuda.device_count(), order.device, order.config
     workers = config.workers
     if workers is None and (device == "cpu" or (device is None and not gpus)):
         workers = max(1, default_workers(torch.device("cpu")) // jobs)
+    memory = None if config.memory_bytes is None else config.memory_bytes // jobs
+    config = replace(config, workers=workers, memory_bytes=memory)
     several = device in (None, "cuda") and gpus > 1
-    return [
-        replace(order, device=f"cuda:{i % gpus}" if several else device, config=replace(config, workers=workers))
-        for i in range(jobs)
-    ]
+    return [replace(order, device=f"cuda:{i % gpus}" if several else device, config=config) for i in range(jobs)]
 
 
 def check_targets(sources: Sequence[SceneSource], *, out: Path) -> None:
