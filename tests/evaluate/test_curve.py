@@ -73,9 +73,12 @@ def test_scores_are_those_of_maps_at_that_setting(curve, pruner, wide, number):
 def test_costs_are_relative_to_the_own_setting_and_grow_with_overlap(curve, pruner):
     card, own = read_card(pruner), curve.rows[0]
     assert (own.relative_cost, own.relative_window_cost, own.change) == (1.0, 1.0, Change(value=0.0))
+    windows = {(row.precision, row.reduce): row.relative_window_cost for row in curve.rows}
+    assert len(windows) == 6
     for row in curve.rows:
-        windows = ((card.tile_px - own.overlap_px) / (card.tile_px - row.overlap_px)) ** 2
-        assert row.relative_cost == pytest.approx(row.relative_window_cost * windows, rel=1e-3, abs=1e-4)
+        assert row.relative_window_cost == windows[row.precision, row.reduce]  # however far windows overlap
+        windows_of_a_scene = ((card.tile_px - own.overlap_px) / (card.tile_px - row.overlap_px)) ** 2
+        assert row.relative_cost == pytest.approx(row.relative_window_cost * windows_of_a_scene, rel=1e-3, abs=1e-4)
         assert row.relative_window_cost > 0
         assert row.change.value == pytest.approx(row.value - own.value, abs=2e-6)
 

@@ -84,8 +84,8 @@ def main(run: str, scene: str, out: Path, points: list[str]) -> None:
         map_scene(predictor, scene, out=folder, config=CONFIG)
         (out / "points").write_text("\n".join(crash.all))
 
-    in_child(lambda: disturbed(Crash(None), out / "undisturbed"))
-    expected = files(out / "undisturbed")
+    in_child(lambda: disturbed(Crash(None), out / "undisturbed" / "maps"))
+    expected = files(out / "undisturbed" / "maps")
     folder = out / "maps"
     for point in points or (out / "points").read_text().splitlines():
         crash = Crash(point)

@@ -125,9 +125,7 @@ def test_classes_are_the_same_with_compute_and_without(reducing, scene, tmp_path
 
 def test_compute_needs_a_method_that_leaves_something_to_tell(predictor, untrained, recogniser, scene, tmp_path):
     config = MapConfig(compute=True)
-    with pytest.raises(
-        ConfigError, match=r"this run of lemevit_tiny_light keeps all; train with a .*reduce\.method=tome"
-    ):
+    with pytest.raises(ConfigError, match=r"this run of lemevit_tiny_light keeps all; train with a .*reduce\.method=tome"):
         map_scene(predictor, scene, out=tmp_path / "maps", config=config)
     with pytest.raises(ConfigError, match="this run of small_cnn keeps all"):
         map_scene(load(recogniser, device="cpu"), scene, out=tmp_path / "maps", config=config)
@@ -194,9 +192,7 @@ def test_areas_that_cannot_be_mapped_leave_nothing(predictor, scene, tmp_path):
     with pytest.raises(GridMismatch, match=r"no pixel of .*scene\.tif lies in the polygons of .*away\.gpkg"):
         map_scene(predictor, scene, out=tmp_path / "maps", config=MapConfig(aoi=away))
     empty = area(tmp_path / "empty.gpkg", shapely.box(2, 2, 20, 15))
-    with pytest.raises(
-        UnreadableScene, match=r"no valid pixel in these bands within the polygons of .*; map another area"
-    ):
+    with pytest.raises(UnreadableScene, match=r"no valid pixel in these bands within the polygons of .*; map another area"):
         map_scene(predictor, scene, out=tmp_path / "maps", config=MapConfig(aoi=empty))
     assert not (tmp_path / "maps").exists()
 

@@ -71,8 +71,8 @@ def scene(tmp_path_factory) -> Path:
     return path
 
 
-def tried(predictor, scene, *, config: MapConfig = ALONE, trial: TrialConfig = SHORT):
-    return try_out(predictor, as_source(scene), config=config, trial=trial)
+def tried(predictor, scene, *, config: MapConfig = ALONE, trial: TrialConfig = SHORT, budget: str = "100h"):
+    return try_out(predictor, as_source(scene), budget=parse_budget(budget), config=config, trial=trial)
 
 
 def test_a_trial_knows_what_holds_data_and_what_a_scene_takes(predictor, scene):
@@ -115,6 +115,8 @@ def test_more_places_are_tried_while_there_is_time(predictor, scene, monkeypatch
     assert len(counts) == 3
     tried(predictor, scene)
     assert len(counts) == 4
+    tried(predictor, scene, trial=TrialConfig(seconds=1000.0, places=3), budget="1ms")
+    assert len(counts) == 5  # no more than a share of the budget
 
 
 def test_a_scene_without_data_and_one_of_other_bands(predictor, tmp_path):
@@ -142,10 +144,10 @@ def test_a_place_is_a_block_of_windows_that_no_other_reaches(width, height, over
         assert len(place.cols) <= max(2, least)
 
 
-@pytest.mark.parametrize(("seconds", "places"), [(0.0, 1), (1.0, 0)])
-def test_a_trial_of_nothing_is_refused(seconds, places):
+@pytest.mark.parametrize("changes", [{"seconds": 0.0}, {"places": 0}, {"share": 0.0}])
+def test_a_trial_of_nothing_is_refused(changes):
     with pytest.raises(ConfigError, match="a trial takes more than 0 s in 1 place or more"):
-        TrialConfig(seconds=seconds, places=places)
+        TrialConfig(**changes)
 
 
 # Budgets.

@@ -40,6 +40,7 @@ from terralean.weights.curve import Change, Row, Setting, default
 
 log = logging.getLogger(__name__)
 
+_Network = tuple[Precision, Reduction | None]
 SCORE = "mIoU"
 TIMED_TILES = 4  # windows along a side of what is timed
 
@@ -84,6 +85,11 @@ class _Trial:
     predictor: Predictor
     tally: Tally
     window_s: list[float] = field(default_factory=list)  # of a window, in each round
+
+    @property
+    def network(self) -> _Network:
+        """What a window goes through."""
+        return self.setting.precision, self.setting.reduce
 
     def score(self, region: Region, number: int, *, reader: Reader) -> None:
         """Map a region and count what is right."""
@@ -132,8 +138,8 @@ def measure_curve(
 ) -> Curve:
     """Map the validation split of a run at every setting.
 
-    The cost of a window is the median over rounds of its time against that of the run's own setting in the same round; that of
-    a scene follows from how many windows a large one takes.
+    The cost of a window is the median over rounds of its time against that of the run's own network in the same round, means
+    over the overlaps; that of a scene follows from how many windows a large one takes.
     """
     every = check_curve(split, card, run=run)
     regions = sample(every, config)
@@ -249,16 +255,23 @@ def _middle(window: Window, *, side_px: int) -> Window:
 
 def _rows(trials: Sequence[_Trial], card: Card) -> list[Row]:
     own = next(trial for trial in trials if trial.setting == default(card))
-    return [_row(trial, own, card) for trial in sorted(trials, key=lambda trial: trial is not own)]
+    window_s = {trial.network: _window_s(trials, trial.network) for trial in trials}
+    relative = {network: float(np.median(times / window_s[own.network])) for network, times in window_s.items()}
+    ordered = sorted(trials, key=lambda trial: trial is not own)
+    return [_row(trial, own, card, window=relative[trial.network]) for trial in ordered]
 
 
-def _row(trial: _Trial, own: _Trial, card: Card) -> Row:
+def _window_s(trials: Sequence[_Trial], network: _Network) -> NDArray[np.float64]:
+    """Of each round (R,) what a window took, the mean over overlaps: a window costs the same however far it overlaps."""
+    return np.mean([trial.window_s for trial in trials if trial.network == network], axis=0)
+
+
+def _row(trial: _Trial, own: _Trial, card: Card, *, window: float) -> Row:
     counts, generator = trial.counts(), np.random.default_rng(0)
     total = counts.sum(axis=(0, 1))
     value = metrics.score(total[:, :-1], unmapped=total[:, -1]).miou
     known = mean_bootstrap(counts, generator=generator).intervals
     sure = None if known is None else known.miou
-    window = float(np.median(np.array(trial.window_s) / np.array(own.window_s)))
     strides = (card.tile_px - own.setting.overlap_px) / (card.tile_px - trial.setting.overlap_px)
     return Row(
         **{name: getattr(trial.setting, name) for name in ("overlap_px", "precision", "reduce")},

@@ -56,7 +56,7 @@ def prepared(work: Work, job: Job, limits: Limits, *, target: Path) -> Work:
     tried = try_batches(work) if limits.memory_bytes is not None or worth_a_trial(work) else None
     base = process_bytes()
     if limits.memory_bytes is not None:
-        work = _fitting(work, limits, tried=tried, base=base)
+        work = fitting(work, limits, tried=tried, base=base)
     needed = max(0, disk_bytes(work) - job.bytes_on_disk())
     check_space(target, needed=needed)
     memory = None if base is None else memory_bytes(work, tried=tried, base=base, outlining=limits.outlining_bytes)
@@ -85,8 +85,8 @@ def disk_bytes(work: Work) -> int:
     return sum(rows_bytes(work.grid, content) + cog_bytes(work.grid, content) for content in work.contents.values())
 
 
-def _fitting(work: Work, limits: Limits, *, tried: Tried | None, base: int | None) -> Work:
-    """The work with fewer workers if need be and allowed."""
+def fitting(work: Work, limits: Limits, *, tried: Tried | None, base: int | None) -> Work:
+    """The work with fewer workers if need be and allowed. Raises SizeError with what would fit where nothing does."""
     if base is None or (tried is not None and tried.held_bytes is None):
         raise ConfigError("--memory can be kept to where the system says what a process holds, on Linux; leave it out")
     assert limits.memory_bytes is not None, "a limit to keep to"
@@ -142,8 +142,8 @@ def _told(work: Work, job: Job, *, memory: int | None, disk: int, tried: Tried |
     windows = len(work.lattice.rows) * len(work.lattice.cols)
     parts = [f"{written_size(disk)} of disk"]
     if memory is not None:
-        unknown = "" if tried is not None else " and what the network takes at work"
-        parts.insert(0, f"{written_size(memory)}{unknown} of memory")
+        unknown = "" if tried is not None else " beside what the network takes at work"
+        parts.insert(0, f"{written_size(memory)} of memory{unknown}")
     if tried is not None:
         rest = 1 - job.rows_done / job.height
         parts.append(duration(rest * windows * tried.data_share * tried.window_s))

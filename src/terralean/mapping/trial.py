@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from terralean.cost.device import device_name
 from terralean.errors import ConfigError
-from terralean.mapping.budget import Calibration, Extent
+from terralean.mapping.budget import Budget, Calibration, Extent
 from terralean.mapping.crew import torch_threads
 from terralean.mapping.item import origin_of
 from terralean.mapping.job import Order, open_job
@@ -46,11 +46,15 @@ class TrialConfig:
     """How long is tried."""
 
     seconds: float = 10.0  # after which no further place is begun
+    share: float = 0.1  # of the budget, after which neither
     places: int = 9  # at most
 
     def __post_init__(self) -> None:
-        if not self.seconds > 0 or self.places < 1:
-            raise ConfigError(f"a trial takes more than 0 s in 1 place or more, got {self.seconds} s in {self.places}")
+        if not self.seconds > 0 or not self.share > 0 or self.places < 1:
+            raise ConfigError(
+                f"a trial takes more than 0 s in 1 place or more, got {self.seconds} s, {self.share} of the budget, in "
+                f"{self.places} places"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,10 +74,13 @@ class _Took:
     rows: dict[str, NDArray[Any]]  # (C, h, w) each
 
 
-def try_out(predictor: Predictor, source: SceneSource, *, config: MapConfig, trial: TrialConfig) -> Trial | None:
+def try_out(
+    predictor: Predictor, source: SceneSource, *, budget: Budget, config: MapConfig, trial: TrialConfig
+) -> Trial | None:
     """Map some places that are spread over a scene into a folder that is then gone; None where no place holds data.
 
-    Raises what mapping the scene raises before anything is predicted.
+    It takes a share of the budget at most, and one place at least, on top of it. Raises what mapping the scene raises before
+    anything is predicted.
     """
     card = predictor.card
     with source.open(card.bands, bands=config.bands) as scene, bounded_cache(), torch_threads(config.threads):
@@ -88,7 +95,8 @@ def try_out(predictor: Predictor, source: SceneSource, *, config: MapConfig, tri
         if not held.windows.any():
             return None
         _warm_up(predictor)
-        found = list(_places(work, held, source=source, config=config, trial=trial))
+        seconds = min(trial.seconds, trial.share * budget.of(area_km2=held.area_km2))
+        found = list(_places(work, held, source=source, config=config, seconds=seconds, most=trial.places))
         windows = sum(one.windows for one in found)
         if not windows:
             return None
@@ -159,11 +167,13 @@ def _warm_up(predictor: Predictor) -> None:
     predictor(image, torch.ones(1, card.tile_px, card.tile_px, dtype=torch.bool))
 
 
-def _places(work: PixelWork, held: _Held, *, source: SceneSource, config: MapConfig, trial: TrialConfig) -> Iterator[_Took]:
+def _places(
+    work: PixelWork, held: _Held, *, source: SceneSource, config: MapConfig, seconds: float, most: int
+) -> Iterator[_Took]:
     """Of windows that hold data some that are spread evenly, each with its neighbours, until there is no more time."""
     began, numbers = time.perf_counter(), np.flatnonzero(held.windows.ravel())
-    for i in range(min(trial.places, len(numbers))):
-        if i and time.perf_counter() - began > trial.seconds:
+    for i in range(min(most, len(numbers))):
+        if i and time.perf_counter() - began > seconds:
             return
         number = int(numbers[int((i + 0.5) * GOLDEN % 1 * len(numbers))])
         part = _part(work.lattice, number, least=ROUNDS * work.crew.workers * work.crew.batch)

@@ -120,7 +120,7 @@ def fit_budget(
         row, predictor = begun
         told = f"going on as it was begun, with {_setting(row)}"
         return Fitted(predictor=predictor, config=replace(config, overlap_px=row.overlap_px), choice=None, told=told)
-    found = try_out(predictor, source, config=config, trial=trial or TrialConfig())
+    found = try_out(predictor, source, budget=budget, config=config, trial=trial or TrialConfig())
     if found is None:
         return Fitted(predictor=predictor, config=config, choice=None, told="no part of the scene seems to hold data")
     own = own_row(rows, card)
