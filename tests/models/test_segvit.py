@@ -131,12 +131,14 @@ def test_training_gives_what_losses_ask_for(mode, logits):
     output = small(config, class_mode=mode).train()(picture(2, 3, 96, 112))
     assert {key: tuple(value.shape) for key, value in output.items()} == {
         "scores": (2, 4, 96, 112),
+        "shares": (2, 4, 96, 112),
         "masks": (1, 2, 4, 6, 7),
         "objects": (1, 2, 4, logits),
         "auxiliary_masks": (3, 2, 4, 6, 7),
         "auxiliary_objects": (3, 2, 4, logits),
     }
-    assert small(class_mode=mode).train()(picture(1, 3, 32, 32)).keys() == {"scores", "masks", "objects"}
+    assert (output["shares"] / output["shares"].sum(dim=1, keepdim=True)).log().allclose(output["scores"], atol=1e-5)
+    assert small(class_mode=mode).train()(picture(1, 3, 32, 32)).keys() == {"scores", "shares", "masks", "objects"}
 
 
 def test_canvas_holds_what_earlier_heads_said():

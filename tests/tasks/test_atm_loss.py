@@ -145,6 +145,14 @@ def test_main_loss_is_of_scores_of_masks_or_of_both():
     assert found["ce+atm"] == pytest.approx(found["ce"] + found["atm"])
 
 
+def test_shares_may_be_taken_for_logits_and_the_loss_then_never_vanishes():
+    perfect = torch.nn.functional.one_hot(torch.tensor([[[0, 1], [2, 3]]]), 4).permute(0, 3, 1, 2).float()
+    labels = perfect.argmax(dim=1)
+    criterion = SegmentationLoss(LossConfig(main="ce_raw", dice=0.0, class_weights="none"), class_pixels=[1, 1, 1, 1])
+    given = {"scores": perfect.clamp(min=1e-9).log(), "shares": perfect, "masks": torch.zeros(1, 1, 4, 2, 2)}
+    assert float(criterion(given, labels)) == pytest.approx(math.log(1 + 3 / math.e))
+
+
 def test_heads_on_the_way_add_up():
     _, _, labels = case(2)
     given = output(labels)

@@ -86,15 +86,17 @@ class SegViT(nn.Module):
     def forward(self, image: Tensor, *, done: float | None = None) -> Tensor | dict[str, Tensor]:
         """Scores at the resolution of the image.
 
-        In training a dict of these, "masks" (1, B, K, h, w) and "objects" (1, B, K, 2 or K + 1), the logits of the head, and
-        "auxiliary_masks" and "auxiliary_objects", those of A heads on the way, where there are any. `done` is the share of the
-        training's steps behind us, for methods that go by it.
+        In training a dict of these, "shares" (B, K, H, W) whose logarithms they are before these add up to 1, "masks"
+        (1, B, K, h, w) and "objects" (1, B, K, 2 or K + 1), the logits of the head, and "auxiliary_masks" and
+        "auxiliary_objects", those of A heads on the way, where there are any. `done` is the share of the training's steps behind
+        us, for methods that go by it.
         """
         run = self._run(image, done=done)
-        scores = scores_of(run.answer, image)
+        shares = shares_of(run.answer, image)
+        scores = scores_of(shares)
         if not self.training:
             return scores
-        output = {"scores": scores, **stacked([run.answer])}
+        output = {"scores": scores, "shares": shares, **stacked([run.answer])}
         return output | stacked(run.on_the_way, prefix="auxiliary_")
 
     def trace(self, image: Tensor) -> tuple[Point, ...]:
@@ -104,7 +106,7 @@ class SegViT(nn.Module):
     def traced(self, image: Tensor) -> Traced:
         """Scores and what the method did for them, of one pass."""
         run = self._run(image, done=None)
-        return Traced(scores_of(run.answer, image), run.record, self.backbone.depth)
+        return Traced(scores_of(shares_of(run.answer, image)), run.record, self.backbone.depth)
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters to leave without weight decay beside the one-dimensional ones."""
@@ -183,10 +185,14 @@ class Run(NamedTuple):
     record: tuple[Point, ...]
 
 
-def scores_of(answer: Answer, image: Tensor) -> Tensor:
-    """Masks (B, K, h, w) and class logits -> logarithms of the classes' shares (B, K, H, W) at the image's resolution."""
+def shares_of(answer: Answer, image: Tensor) -> Tensor:
+    """Masks (B, K, h, w) and class logits -> each class's mask times its probability (B, K, H, W), as large as the image."""
     found = class_map(answer.masks.flatten(2), answer.objects).unflatten(2, answer.masks.shape[-2:])
-    share = at_size_of(image, found).float()
+    return at_size_of(image, found).float()
+
+
+def scores_of(share: Tensor) -> Tensor:
+    """Shares (B, K, H, W) -> their logarithms when they add up to 1."""
     return (share / share.sum(dim=1, keepdim=True).clamp(min=LEAST)).clamp(min=LEAST).log()
 
 

@@ -29,7 +29,9 @@ class LossConfig:
     auxiliary: float = 0.4  # weight of the same loss on a model's auxiliary scores, where it has them
     foreground: float = 1.0  # weight of the cross-entropy of foreground and background, where a model tells them apart
     hardest: float = 1.0  # share of labelled pixels, those with the highest cross-entropy, that count in it
-    main: Literal["ce", "atm", "ce+atm"] = "ce"  # of an attention-to-mask head: the loss of its scores, of its masks, or both
+    # of an attention-to-mask head: the loss of its scores, of its masks, or both; "ce_raw": of shares, 0 to 1, taken for
+    # logits, as published code does, which keeps the loss from falling below log(1 + (K - 1) / e)
+    main: Literal["ce", "ce_raw", "atm", "ce+atm"] = "ce"
     on_the_way: float = 1.0  # weight of the attention-to-mask loss of each auxiliary head that grades tokens
     atm: ATMLossConfig = field(default_factory=ATMLossConfig)
 
@@ -56,8 +58,8 @@ class SegmentationLoss(nn.Module):
         """Scores (B, K, H, W) or a dict, and mask (B, H, W) -> the loss.
 
         A dict holds "scores", and may hold "auxiliary" scores of that shape and the logit "foreground" (B, 1, H, W). Of
-        attention-to-mask heads it holds the logits "masks" (A, B, K, h, w) and "objects" (A, B, K, 2 or K + 1), and those of
-        heads on the way as "auxiliary_masks" and "auxiliary_objects".
+        attention-to-mask heads it holds their "shares" (B, K, H, W), the logits "masks" (A, B, K, h, w) and "objects" (A, B, K,
+        2 or K + 1), and those of heads on the way as "auxiliary_masks" and "auxiliary_objects".
 
         It is 0 with a gradient where nothing is labelled. In training it is that of the batches of all processes together.
         """
@@ -81,6 +83,8 @@ class SegmentationLoss(nn.Module):
                 f"train.loss.main={self.config.main} compares masks, which the model does not have; set train.loss.main=ce, or "
                 "use a model with an attention-to-mask head, e.g. vit_base_segvit"
             )
+        if self.config.main == "ce_raw":
+            return self._compare(output["shares"], mask)
         loss = self._attention_to_mask(output["masks"], output["objects"], mask)
         return loss if self.config.main == "atm" else loss + self._compare(output["scores"], mask)
 
