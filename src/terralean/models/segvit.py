@@ -88,8 +88,8 @@ class SegViT(nn.Module):
 
         In training a dict of these, "shares" (B, K, H, W) whose logarithms they are before these add up to 1, "masks"
         (1, B, K, h, w) and "objects" (1, B, K, 2 or K + 1), the logits of the head, and "auxiliary_masks" and
-        "auxiliary_objects", those of A heads on the way, where there are any. `done` is the share of the training's steps behind
-        us, for methods that go by it.
+        "auxiliary_objects", those of A heads on the way, where there are any. `done` is the share of the steps of training that
+        are behind us, for methods that go by it.
         """
         run = self._run(image, done=done)
         shares = shares_of(run.answer, image)
