@@ -47,7 +47,7 @@ def align_pyramid(
     assert len(features) == len(strides), f"{len(features)} maps, {len(strides)} strides"
     larger = enlarged(boxes, width=config.wider, height=config.higher)
     level = pyramid_level(larger, finest_px=config.finest_px, levels=len(features))
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_exporting() or boxes.is_meta:  # without storage, too, no shape may depend on values
         return _align_everywhere(features, larger, image, level, strides=strides, config=config)
     out = features[0].new_zeros(boxes.shape[0], features[0].shape[1], config.bins, config.bins)
     for number, (values, stride) in enumerate(zip(features, strides, strict=True)):
