@@ -1,6 +1,7 @@
 """A folder is written whole or not at all, holds what the run needs beside the graph, and answers as the network does."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -160,13 +161,14 @@ def test_a_run_becomes_a_folder_that_answers_as_it_does(classifier, recogniser):
 
 @pytest.mark.slow
 def test_a_run_with_its_data_is_compared_on_them_and_maps_and_is_evaluated_as_the_run(finished, data, tmp_path, terralean):
-    out = tmp_path / "out"
-    result = export_run(finished, out, config=ExportConfig(format="torch", checked_tiles=2), read=read_data)
+    own, out = tmp_path / "own", tmp_path / "out"
+    shutil.copytree(finished, own)  # evaluation writes scores into it
+    result = export_run(own, out, config=ExportConfig(format="torch", checked_tiles=2), read=read_data)
     assert result.agreement.source == "2 tiles of the run's own test split"
     assert result.fixed == {"height": 32, "width": 32}  # tiles of 32 px leave LeMeViT maps of one pixel
     assert result.notes == ("fixed: height 32, width 32 (32 px is no multiple of 1 px from 33 px)",)
     assert {"recipe.yaml", "split.json"} <= {path.name for path in out.iterdir()}
-    for folder, name in ((finished, "run"), (out, "graph")):
+    for folder, name in ((own, "run"), (out, "graph")):
         assert terralean("map", folder, data / "3.tif", "--out", tmp_path / name, "--device", "cpu")[0] == 0
         assert terralean("evaluate", folder, "--out", tmp_path / f"{name}_report", "--device", "cpu")[0] == 0
     with rasterio.open(tmp_path / "run" / "3_map.tif") as run, rasterio.open(tmp_path / "graph" / "3_map.tif") as graph:
