@@ -12,9 +12,10 @@ import torch
 from terralean import __version__, recipes
 from terralean.cli import main
 from terralean.models import create
+from terralean.raster.envi_write import write_classification, write_cube
 from terralean.raster.grid import Grid
 from terralean.raster.write import write_scene
-from terralean.spec import Bands, Classes, Normalisation
+from terralean.spec import IGNORE, Bands, Classes, Normalisation
 from terralean.train.config import Experiment
 from terralean.train.run import run
 from terralean.weights.card import Card, Training
@@ -23,6 +24,9 @@ from terralean.weights.checkpoint import save_checkpoint
 if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes share the cores; what they start does, too
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+
+CUBE_GRID = Grid(width=40, height=48, crs="EPSG:32633", transform=(30.0, 0.0, 3e5, 0.0, -30.0, 5.8e6))
 
 
 @pytest.fixture(scope="session")
@@ -166,3 +170,24 @@ def exported(tmp_path_factory) -> Callable[..., Path]:
         return made[key]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def labelled_cube():
+    """Writes a cube of 12 bands (ENVI) and its labels into a folder: fields of 8 px of three classes, each of a spectrum."""
+
+    def write(folder, *, name="scene", grid=CUBE_GRID, seed=0, labels=True):
+        folder.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(seed)
+        classes = np.kron(rng.integers(0, 3, (grid.height // 8, grid.width // 8)), np.ones((8, 8), np.int64)).astype(np.uint8)
+        spectra = np.random.default_rng(7).normal(1000, 150, (3, 12))
+        values = spectra[classes].transpose(2, 0, 1) + rng.normal(0, 40, (12, grid.height, grid.width))
+        nm = tuple(400.0 + 50 * band for band in range(12))
+        bands = Bands(names=tuple(f"b{band}" for band in range(12)), wavelength_nm=nm, dtype="float32")
+        write_cube(folder / name, values.astype(np.float32), grid=grid, bands=bands)
+        known = np.where(rng.random(classes.shape) < 0.3, np.uint8(IGNORE), classes)
+        if labels:
+            write_classification(folder / f"{name}_gt", known, grid=grid, classes=Classes.named(("field", "water", "wood")))
+        return values, known
+
+    return write

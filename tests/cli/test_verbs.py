@@ -18,7 +18,7 @@ OPTIONS = {
     },
     "map": {
         *("--out", "--bands", "--tile", "--overlap", "--batch", "--confidence", "--polygons", "--table", "--overwrite"),
-        *("--min-area", "--stac", "--assets", "--resample", "--jobs", "--cluster", "--budget"),
+        *("--min-area", "--stac", "--envi", "--assets", "--resample", "--jobs", "--cluster", "--budget"),
         *("--aoi", "--scores", "--compute", "--workers", "--threads", "--memory"),
         *("--set", "--device", "--precision", "--json", "--verbose"),
     },

@@ -28,6 +28,9 @@ SHOWN = {
     "classification": Shown(
         overall=("OA", "top5", "AA", "mF1", "kappa"), of_class="F1", compared=("OA", "AA", "mF1"), pieces="images"
     ),
+    "spectral": Shown(
+        overall=("OA", "AA", "kappa", "mF1", "mIoU"), of_class="recall", compared=("OA", "AA", "kappa"), pieces="pixels"
+    ),
 }
 
 

@@ -53,6 +53,7 @@ def map_(
     ] = None,
     table: Annotated[bool, typer.Option("--table", help="Also a CSV table of cells, of a scene classifier.")] = False,
     stac: Annotated[bool, typer.Option("--stac", help="Also a STAC item of each map.")] = False,
+    envi: Annotated[bool, typer.Option("--envi", help="Also the classes as an ENVI Classification.")] = False,
     assets: Annotated[
         str | None,
         typer.Option(help="Assets of STAC items with the model's bands, e.g. B04,B03,B02. Default: by their bands."),
@@ -109,7 +110,14 @@ def map_(
     from terralean.predict import load
 
     given: dict[str, Any] = {"tile_px": tile, "overlap_px": overlap, "batch": batch, "bands": positions(bands)}
-    given |= {"polygons": polygons, "confidence": confidence, "table": table, "min_area_m2": min_area, "stac": stac}
+    given |= {
+        "polygons": polygons,
+        "confidence": confidence,
+        "table": table,
+        "min_area_m2": min_area,
+        "stac": stac,
+        "envi": envi,
+    }
     given |= {"aoi": aoi, "scores": scores, "compute": compute, "workers": workers, "threads": threads}
     given |= {"memory_bytes": None if memory is None else read_size(memory)}
     config = MapConfig(overwrite=overwrite, **only_given(given))
@@ -143,7 +151,7 @@ def map_(
     else:
         for result in results:
             shares = ", ".join(f"{name} {share:.1%}" for name, share in result.class_share.items())
-            kinds = (result.confidence, result.scores, result.compute, result.polygons, result.table, result.stac)
+            kinds = (result.confidence, result.scores, result.compute, result.polygons, result.table, result.stac, result.envi)
             work = [] if result.compute_share is None else [f"{result.compute_share:.1%} of the compute of all tokens"]
             lines = "".join(f"\n  {line}" for line in (shares, *work, *(file for file in kinds if file is not None)))
             out_console.print(f"{result.path}  ({result.seconds} s){lines}", markup=False, soft_wrap=True)

@@ -76,9 +76,14 @@ def train(
 
 
 def _runs_of_seeds(experiment: AnyExperiment, seeds: list[int], *, out: Path) -> list[tuple[AnyExperiment, Path]]:
-    """One run for each seed, all tested on the same pixels: where nothing else is said, those that seed 0 deals."""
+    """One run for each seed, all tested on the same pixels: where nothing else is said, those that seed 0 deals.
+
+    Of hyperspectral pixels each seed deals its own, the same for every recipe.
+    """
     if (out / "recipe.yaml").exists():
         raise RunError(f"{out} is a run of one seed; give a new folder for --out, runs of several seeds lie side by side in it")
     one: Any = experiment  # all have a split with a seed
+    if one.task == "spectral":  # few labels: which ones are drawn is most of what differs, and goes with the seed
+        return [(replace(one, seed=seed), out / f"seed{seed}") for seed in seeds]
     data = replace(one.data, split=replace(one.data.split, seed=one.data.split.seed or 0))
     return [(replace(one, seed=seed, data=data), out / f"seed{seed}") for seed in seeds]

@@ -43,6 +43,7 @@ from terralean.evaluate.found import Found, Other, as_document, as_report
 from terralean.evaluate.noise import score_with_noise
 from terralean.evaluate.rivals import Rival, score_rivals
 from terralean.evaluate.scene_run import evaluate_scenes
+from terralean.evaluate.spectral_run import evaluate_pixels
 from terralean.predict.artefact import is_artefact
 from terralean.predict.predictor import Precision
 from terralean.raster.scene import open_scene
@@ -174,7 +175,11 @@ def _evaluate_map(
     return _keep(found, out=out)
 
 
-EVALUATIONS: dict[str, Callable[..., Evaluation]] = {"segmentation": _evaluate_map, "classification": evaluate_scenes}
+EVALUATIONS: dict[str, Callable[..., Evaluation]] = {
+    "segmentation": _evaluate_map,
+    "classification": evaluate_scenes,
+    "spectral": evaluate_pixels,
+}
 
 
 def _found(standings: Sequence[Standing], ground: Ground, split: Split, *, data: Path | None) -> Found:

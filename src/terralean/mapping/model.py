@@ -36,6 +36,7 @@ FOR_MAPS = (
     "min_area_m2",
     "table",
     "stac",
+    "envi",
     "aoi",
     "workers",
     "threads",

@@ -16,6 +16,7 @@ from terralean.mapping.item import Origin, write_map_item
 from terralean.mapping.job import Job
 from terralean.mapping.work import CERTAINTY, CERTAINTY_STEPS, COMPUTE, CONFIDENCE, scores_content
 from terralean.raster.cog import Content, write_cog
+from terralean.raster.envi_write import write_classification
 from terralean.raster.grid import Grid
 from terralean.raster.outlines import PolygonWriter
 from terralean.raster.write import Totals, map_content, write_map
@@ -37,6 +38,7 @@ class Targets:
     polygons: Path | None = None
     table: Path | None = None
     stac: Path | None = None
+    envi: Path | None = None  # the header of an ENVI Classification; its data lie beside it
 
     @property
     def paths(self) -> list[Path]:
@@ -89,6 +91,8 @@ def make_files(job: Job, targets: Targets, legend: Legend, totals: Totals, origi
         if path is not None:
             rows, tags = job.rows["classes"], legend.tags
             write_map(path, rows, totals=totals, grid=legend.grid, classes=legend.classes, tags=tags)
+    if targets.envi is not None:
+        _make_envi(job, targets.envi, legend)
     if targets.stac is not None:
         _make_item(job, targets, legend, totals, origin)
     job.name_files(last=targets.map.name)
@@ -118,6 +122,15 @@ def _make_table(job: Job, target: Path, legend: Legend) -> None:
                     lines.writerows(_lines(row, classes, certainty, legend))
 
 
+def _make_envi(job: Job, target: Path, legend: Legend) -> None:
+    step = max(1, AT_ONCE_PX // legend.grid.width)
+    heights = ((row, min(step, legend.grid.height - row)) for row in range(0, legend.grid.height, step))
+    with job.making(target.name) as path:
+        if path is not None:
+            strips = (job.rows["classes"].read(row, height)[0] for row, height in heights)
+            write_classification(path, strips, grid=legend.grid, classes=legend.classes, overwrite=True)
+
+
 def _make_item(job: Job, targets: Targets, legend: Legend, totals: Totals, origin: Origin) -> None:
     """After all other files, whose checksums are in it."""
     assert targets.stac is not None
@@ -140,7 +153,7 @@ def _make_item(job: Job, targets: Targets, legend: Legend, totals: Totals, origi
 def _described(targets: Targets) -> dict[str, tuple[str, str]]:
     """By what they are: names of files, and the rows that rasters are made of."""
     kinds = {"map": "classes", "confidence": "confidence", "scores": "scores", "compute": "compute"}
-    asked = {field.name: getattr(targets, field.name) for field in fields(targets) if field.name != "stac"}
+    asked = {field.name: getattr(targets, field.name) for field in fields(targets) if field.name not in ("stac", "envi")}
     beside = {
         "style": targets.map.with_suffix(".qml"),
         "table of classes": targets.map.with_name(f"{targets.map.name}.aux.xml"),

@@ -53,12 +53,14 @@ class Plan:
     tile_px: int
     overlap_px: int  # shared by neighbours, blended with a linear taper
     part: Window | None = None  # what is mapped; None: all
+    margin_px: int = 0  # outermost pixels of a window that count for nothing where it has a neighbour
 
     def __post_init__(self) -> None:
         if self.tile_px < MIN_TILE_PX:
             raise ConfigError(f"tile must be at least {MIN_TILE_PX} px, got {self.tile_px}")
         if not 0 <= self.overlap_px <= self.tile_px // 2:
             raise ConfigError(f"overlap must be 0 to half the tile ({self.tile_px // 2} px), got {self.overlap_px}")
+        assert 0 <= 2 * self.margin_px <= self.overlap_px, "a pixel counts in some window"
 
     @property
     def side_px(self) -> int:
@@ -100,8 +102,8 @@ class Plan:
 
     def weight(self, window: Window) -> NDArray[np.float32]:
         """Share of a window in each of its pixels, (tile, tile); over all windows the shares of a pixel sum to one."""
-        down = taper(window.row, self._all_rows, tile=self.tile_px, overlap=self.overlap_px)
-        across = taper(window.col, self._all_cols, tile=self.tile_px, overlap=self.overlap_px)
+        down = taper(window.row, self._all_rows, tile=self.tile_px, overlap=self.overlap_px, margin=self.margin_px)
+        across = taper(window.col, self._all_cols, tile=self.tile_px, overlap=self.overlap_px, margin=self.margin_px)
         return down[:, None] * across[None, :]
 
     def holds(self, wanted: NDArray[np.bool_]) -> bool:
@@ -122,10 +124,16 @@ def starts(length: int, *, tile: int, overlap: int) -> list[int]:
     return list(range(0, max(length - overlap, 1), tile - overlap))
 
 
-def taper(start: int, all_starts: list[int], *, tile: int, overlap: int) -> NDArray[np.float32]:
-    """Weights (tile,) of one window along one axis: rising over the overlap with the one before, falling with the one after."""
+def taper(start: int, all_starts: list[int], *, tile: int, overlap: int, margin: int = 0) -> NDArray[np.float32]:
+    """Weights (tile,) of one window along one axis: rising over the overlap with the one before, falling with the one after.
+
+    The outermost `margin` px of an overlap have no weight.
+    """
     weight = np.ones(tile, np.float32)
-    ramp = (np.arange(overlap, dtype=np.float32) + 0.5) / max(overlap, 1)
+    inner = overlap - 2 * margin
+    ramp = ((np.arange(overlap, dtype=np.float32) - margin + 0.5) / max(inner, 1)).clip(0, 1)
+    if margin and not inner:
+        ramp = np.repeat(np.array([0, 1], np.float32), margin)
     if start != all_starts[0]:
         weight[:overlap] = ramp
     if start != all_starts[-1]:

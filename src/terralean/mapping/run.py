@@ -57,6 +57,7 @@ class MapConfig:
     min_area_m2: float | None = None  # smaller polygons are left out, and smaller holes in them closed
     table: bool = False  # a line for each cell; of a model that recognises scenes
     stac: bool = False  # a STAC item of the map and its files
+    envi: bool = False  # the classes once more as an ENVI Classification; of a model that maps pixels
     workers: int | None = None  # batches predicted side by side; None: one for each processor, or one on a GPU
     threads: int = 1  # of a worker's arithmetic on a CPU
     memory_bytes: int | None = None  # that the whole process may take; None: as it comes
@@ -91,6 +92,7 @@ class MapResult:
     polygons: str | None = None
     table: str | None = None
     stac: str | None = None
+    envi: str | None = None
     windows: int  # that held something to map, and were predicted
     compute_share: float | None = None  # of what these cost without token reduction; None where it was not asked for
     resumed_share: float = 0.0  # of the rows, from a run that was stopped
@@ -151,7 +153,14 @@ def make_plan(card: Card, grid: Grid, *, config: MapConfig) -> Plan:
     """The plan of a grid with what the configuration leaves open taken from the card."""
     tile = config.tile_px if config.tile_px is not None else card.tile_px
     overlap = config.overlap_px if config.overlap_px is not None else min(card.overlap_px, tile // 2)
-    return Plan(grid=grid, tile_px=tile, overlap_px=overlap)
+    if card.task != "spectral":
+        return Plan(grid=grid, tile_px=tile, overlap_px=overlap)
+    if overlap < card.overlap_px:
+        raise ConfigError(
+            f"{card.model} sees {card.overlap_px + 1} px around each pixel, so windows share {card.overlap_px} px at least, "
+            f"got a window of {tile} px that shares {overlap}; raise --overlap, or --tile to {2 * card.overlap_px} or more"
+        )
+    return Plan(grid=grid, tile_px=tile, overlap_px=overlap, margin_px=overlap // 2)
 
 
 def make_cell_plan(card: Card, grid: Grid, *, config: MapConfig) -> CellPlan:
@@ -216,7 +225,7 @@ def _crew(predictor: Predictor, config: MapConfig, *, batch: int) -> Crew:
     return Crew(batch=config.batch or batch, workers=workers, threads=config.threads)
 
 
-MAKERS: Mapping[str, Make] = {"segmentation": _pixels, "classification": _cells}
+MAKERS: Mapping[str, Make] = {"segmentation": _pixels, "spectral": _pixels, "classification": _cells}
 
 
 def maker_of(card: Card, config: MapConfig) -> Make:
@@ -247,6 +256,7 @@ def targets_of(source: SceneSource, *, out: Path, config: MapConfig) -> Targets:
         polygons=out / f"{stem}_polygons.{config.polygons}" if config.polygons else None,
         table=out / f"{stem}_cells.csv" if config.table else None,
         stac=out / f"{stem}_map.json" if config.stac else None,
+        envi=out / f"{stem}_classes.hdr" if config.envi else None,
     )
 
 
@@ -282,6 +292,7 @@ def _result(job: Job, work: Work, targets: Targets, totals: Totals, card: Card) 
         polygons=_said(targets.polygons),
         table=_said(targets.table),
         stac=_said(targets.stac),
+        envi=_said(targets.envi),
         windows=job.windows,
         compute_share=round(job.kept_sum / job.windows, 6) if targets.compute is not None else None,
         resumed_share=round(job.resumed_rows / job.height, 6),
@@ -309,4 +320,13 @@ def _tags(predictor: Predictor, scene: Scene) -> dict[str, str]:
         "TERRALEAN_DATA": card.training.data,
         "TERRALEAN_SCENE": Path(scene.path).name,
         "TERRALEAN_PRECISION": predictor.precision,
+        **_wavelengths(card),
     }
+
+
+def _wavelengths(card: Card) -> dict[str, str]:
+    """Of the bands that a class of a spectrum was told by."""
+    nm = card.bands.wavelength_nm
+    return (
+        {"TERRALEAN_WAVELENGTHS_NM": ", ".join(f"{w:g}" for w in nm if w is not None)} if nm and card.task == "spectral" else {}
+    )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from terralean.errors import BandMismatch, ConfigError, MissingFile, TerraleanError
 from terralean.raster.acquired import Acquired, acquired
+from terralean.raster.cube_config import told
 from terralean.raster.scene import Scene, open_scene
 from terralean.raster.source import CONNECTION, named_part
 from terralean.raster.stac_item import Link
@@ -163,7 +164,11 @@ def _absolute(path: str) -> str:
 
 
 def _of_path(path: str) -> SceneSource:
-    return SceneSource(name=path, stem=Path(path).stem, path=path)
+    """Of a variable in a file the maps are called by the file and, as it may hold several, the variable."""
+    file, said = named_part(path)
+    key = told(path)[1].key if said else None
+    stem = Path(file).stem
+    return SceneSource(name=path, stem=stem if key is None else f"{stem}_{NO_FILE_NAME.sub('_', key)}", path=path)
 
 
 def _of_item(item: Item, config: ScenesConfig) -> SceneSource:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from terralean.errors import ConfigError
+from terralean.layers.every_pixel import EveryPixel
 from terralean.layers.hooks import Point, Traced
 from terralean.predict.normalise import Normalise, enlarge, resized
 from terralean.weights.card import Card
@@ -25,7 +26,9 @@ class Eager:
         self.card, self.device, self.dtype = card, device, DTYPES[precision]
         self.model = model.eval().to(device, self.dtype)
         fold: Callable[[], nn.Module] | None = getattr(self.model, "fold", None)
-        self.network = self.model if fold is None else fold()  # what predicts
+        folded = self.model if fold is None else fold()
+        self.network = EveryPixel(folded) if card.task == "spectral" else folded  # what predicts
+        self.viewer = folded  # what recognises a whole image, or the pixel in the middle of a patch
         self.normalise = Normalise(card.normalisation, shrink=card.shrink).to(device)
 
     def scores(self, image: Tensor, valid: Tensor) -> Tensor:
@@ -35,10 +38,10 @@ class Eager:
         return enlarge(scores, shrink=self.card.shrink, height=height, width=width)
 
     def view_scores(self, image: Tensor, valid: Tensor) -> Tensor:
-        """Of whole images, (B, K), float32 on the device, before the temperature."""
+        """Of whole images, or of patches by their middle pixel, (B, K), float32 on the device, before the temperature."""
         seen = self.normalise(image.to(self.device, torch.float32), valid.to(self.device))
         seen = resized(seen, side_px=self.card.seen_px or seen.shape[-1])
-        return self.network(seen.to(self.dtype)).float()
+        return self.viewer(seen.to(self.dtype)).float()
 
     def scores_with_work(self, image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """`scores`, and of the same pass the share of layers that worked on the token of each pixel: (B, H, W).

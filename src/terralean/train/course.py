@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 from torch import nn
 
 from terralean.tasks.classification import TOP1, TOP5
+from terralean.tasks.pixels import AA, KAPPA, OA, PROBABILITY
 
 
 class Course(Protocol):
@@ -85,4 +86,5 @@ class Score:
 
 
 MIOU = Score(name="mIoU", key="miou", beside=("oa",))
+SURE = Score(name="probability of the true class", key=PROBABILITY, beside=(OA, AA, KAPPA))
 TOP = Score(name="top-1 accuracy", key=TOP1, beside=(TOP5,))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from terralean.train.config import Experiment
 from terralean.train.scene_config import SceneExperiment
+from terralean.train.spectral_config import SpectralExperiment
 
-AnyExperiment = Experiment | SceneExperiment
+AnyExperiment = Experiment | SceneExperiment | SpectralExperiment
 
-EXPERIMENTS: dict[str, type[Experiment] | type[SceneExperiment]] = {
+EXPERIMENTS: dict[str, type[Experiment] | type[SceneExperiment] | type[SpectralExperiment]] = {
     "segmentation": Experiment,
     "classification": SceneExperiment,
+    "spectral": SpectralExperiment,
 }

@@ -11,15 +11,19 @@ from typing import Any
 import lightning
 from torch import nn
 
+from terralean.errors import ConfigError
 from terralean.train.config import Experiment
-from terralean.train.course import MIOU, TOP, Course, Score
+from terralean.train.course import MIOU, SURE, TOP, Course, Score
 from terralean.train.material import Material, from_datasets, from_folder
 from terralean.train.module import SegmentationModule
 from terralean.train.scene_config import SceneExperiment
 from terralean.train.scene_material import from_pictures, from_scenes
 from terralean.train.scene_module import SceneModule
+from terralean.train.spectral_config import SpectralExperiment
+from terralean.train.spectral_material import from_cubes, from_no_samples
+from terralean.train.spectral_module import SpectralModule
 
-AnyExperiment = Experiment | SceneExperiment
+AnyExperiment = Experiment | SceneExperiment | SpectralExperiment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +34,7 @@ class Use:
     overlap_px: int
     seen_px: int  # side of a tile as the network sees it
     resized: bool = False  # whether tiles are resized to that side, whatever they are
+    in_patches: bool = False  # whether the network sees a patch of that side around each pixel of a tile
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +71,16 @@ def _images(experiment: SceneExperiment, material: Material, course: Course, mod
     )
 
 
+def _cubes(experiment: SpectralExperiment, material: Material, course: Course, model: nn.Module) -> SpectralModule:
+    return SpectralModule(
+        model,
+        experiment.training,
+        normalisation=material.normalisation,
+        classes=len(material.classes),
+        seed=experiment.seed,
+    )
+
+
 def _use_on_pixels(experiment: Experiment, material: Material) -> Use:
     tiling = experiment.tiling
     return Use(
@@ -85,6 +100,17 @@ def _use_on_images(experiment: SceneExperiment, material: Material) -> Use:
     )
 
 
+def _use_on_cubes(experiment: SpectralExperiment, material: Material) -> Use:
+    tiling, needed = experiment.tiling, material.side_px - 1
+    overlap_px = needed if tiling.overlap_px is None else tiling.overlap_px
+    if overlap_px < needed or tiling.tile_px < 2 * overlap_px:
+        raise ConfigError(
+            f"tiling.tile_px {tiling.tile_px} and tiling.overlap_px {overlap_px} do not do for patches of {material.side_px} "
+            f"px: tiles share {needed} px at least, and are twice as wide as what they share"
+        )
+    return Use(tile_px=tiling.tile_px, overlap_px=overlap_px, seen_px=material.side_px, in_patches=True)
+
+
 KINDS: dict[str, Kind] = {
     "segmentation": Kind(
         score=MIOU,
@@ -101,5 +127,13 @@ KINDS: dict[str, Kind] = {
         course=lambda experiment, material: experiment.train.course(images=material.images),
         module=_images,
         use=_use_on_images,
+    ),
+    "spectral": Kind(
+        score=SURE,
+        gather=from_cubes,
+        gather_samples=from_no_samples,
+        course=lambda experiment, material: experiment.training,
+        module=_cubes,
+        use=_use_on_cubes,
     ),
 }

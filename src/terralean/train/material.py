@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from torch import Tensor
+
 from terralean.data.conventions import check_labels
 from terralean.data.crops import Crops, Tiles
 from terralean.data.index import find
 from terralean.data.leakage import check_leakage
 from terralean.data.samples import SampleCrops, Samples, measure_samples
 from terralean.data.scene_crops import SceneCrops, SceneViews
+from terralean.data.spectral.patches import PixelCrops, PixelPatches
 from terralean.data.split import Region, make_split, save_split
 from terralean.data.statistics import check_learnable, measure
 from terralean.spec import Bands, Classes, Normalisation
@@ -28,16 +31,17 @@ class Material:
     classes: Classes
     normalisation: Normalisation
     class_counts: tuple[int, ...]  # labelled pixels of each class, or images where these are labelled as a whole
-    crops: Crops | SampleCrops | SceneCrops
-    validation: Tiles | Samples | SceneViews | None
+    crops: Crops | SampleCrops | SceneCrops | PixelCrops
+    validation: Tiles | Samples | SceneViews | PixelPatches | None
     one_size: bool  # whether all samples of validation are of one size
     images: int
     split: str  # in words
     leakage: str  # in words
     fingerprint: str
-    training: Tiles | Samples | None = None  # the training area once, in order, for what is fitted instead of trained
+    training: Tiles | Samples | PixelPatches | None = None  # all of it once, in order, for what is fitted instead of trained
     save_split: Callable[[Path], None] | None = None  # None where somebody else's dataset did the splitting
-    side_px: int = 0  # of the images, where these are recognised as a whole
+    side_px: int = 0  # of the images, where these are recognised as a whole, or of patches around pixels
+    pixels: Tensor | None = None  # (n, bands) as the network sees them, for what starts from spectra
 
 
 def from_folder(experiment: Experiment, root: Path) -> Material:

@@ -42,6 +42,9 @@ from terralean.train.material import Material
 from terralean.train.norm import synchronise
 from terralean.train.processes import Processes, check_count, cluster, devices, find_processes, share_of_batch, strategy
 from terralean.train.schedule import optimiser
+from terralean.train.spectral_config import SpectralExperiment
+from terralean.train.spectral_svm import fit_to_pixels, validate
+from terralean.train.svm import SVMConfig
 from terralean.train.temperature import calibrate
 from terralean.weights.card import CALIBRATION, OF_A_FOREST, Card, Training, read_card, seed_folders, write_card
 from terralean.weights.card import NAME as CARD
@@ -123,6 +126,8 @@ def _run(
         group.compare(settings(experiment))
         if isinstance(experiment, Experiment) and experiment.forest is not None:
             return _grow(experiment, experiment.forest, gather, data=data, out=out, tell=tell)
+        if isinstance(experiment, SpectralExperiment) and experiment.svm is not None:
+            return _fit_machine(experiment, experiment.svm, gather, data=data, out=out, processes=processes)
         if group.first(lambda: _is_done(out, experiment, data=data)):
             return group.first(lambda: _done(experiment, gather, out=out, processes=processes))
         material = group.every(gather)
@@ -162,6 +167,39 @@ def _grow(
     write_card(replace(card, metrics={**card.metrics, CALIBRATION: {"not_fitted": OF_A_FOREST}}), out)
     (out / "last").rmdir()
     return _result(out, card, already_done=False)
+
+
+def _fit_machine(
+    experiment: SpectralExperiment,
+    config: SVMConfig,
+    gather: Callable[[], Material],
+    *,
+    data: Path | None,
+    out: Path,
+    processes: Processes,
+) -> RunResult:
+    """Fit a support vector machine. One that was killed begins anew."""
+    recipe = to_yaml(experiment)
+    if _is_done(out, experiment, data=data):
+        return _found(out)
+    material = gather()
+    _say(material)
+    _begin(out, recipe=recipe, material=material)
+    fitted = fit_to_pixels(config, material, seed=experiment.seed)
+    chosen = "" if fitted.accuracy is None else f", OA {fitted.accuracy:.3f} on training pixels left out"
+    log.info("support vector machine: cost %g, gamma %.3g%s", fitted.cost, fitted.gamma, chosen)
+    save_weights(fitted.model.state_dict(), out / WEIGHTS)
+    count = len(fitted.model.support)
+    cost = {"parameters": 0, "macs_layers": 0, "macs_attention": 0, "support_vectors": count}
+    ended = _Ended(steps=count, seconds=fitted.seconds, best=None, step=count, sizes=fitted.sizes, cost=cost)
+    card = _card(experiment, material, ended)
+    predictor = Predictor(fitted.model, card, device=processes.device, precision="fp32")
+    temperature, told = calibrate(predictor, material, batch=len(material.class_counts), seed=experiment.seed)
+    card = replace(card, temperature=temperature, metrics={CALIBRATION: told})
+    scores = validate(Predictor(fitted.model, card, device=processes.device, precision="fp32"), material)
+    write_card(replace(card, metrics={**card.metrics, **({"validation": scores} if scores else {})}), out)
+    (out / "last").rmdir()
+    return _result(out, read_card(out), already_done=False)
 
 
 def _say(material: Material) -> None:
@@ -263,12 +301,26 @@ def _module(experiment: AnyExperiment, material: Material, course: Course, proce
     if start is not None:
         told = load_pretrained(model, Path(start), bands=material.bands, averaged=experiment.model.averaged)
         log.info("starting from %s", told)
+    if start is None or _of_other_bands(Path(start), material):
+        _start_from_pixels(model, material)
     if experiment.adapt is not None:
         adaptation.begin(model, experiment.adapt)
     if processes.count > 1:
         model = synchronise(model, device=processes.device)
     optimiser(model, course)  # so that a setting which does not fit the model leaves no run behind
     return KINDS[experiment.task].module(experiment, material, course, model)
+
+
+def _start_from_pixels(model: nn.Module, material: Material) -> None:
+    """What begins with the principal components of the training pixels does."""
+    begin: Callable[[torch.Tensor], None] | None = getattr(model, "start_from", None)
+    if material.pixels is not None and begin is not None:
+        begin(material.pixels)
+
+
+def _of_other_bands(start: Path, material: Material) -> bool:
+    """Whether a run was trained on another number of bands, so that what it learned of single bands has no meaning."""
+    return (start / CARD).is_file() and len(read_card(start).bands) != len(material.bands)
 
 
 def _network(experiment: AnyExperiment, material: Material, *, reduce: Reduction | None) -> nn.Module:
@@ -380,7 +432,7 @@ def _card(experiment: AnyExperiment, material: Material, ended: _Ended) -> Card:
             seed=experiment.seed,
         ),
         metrics={} if ended.best is None else {"validation": {score.key: round(ended.best, 6), "step": ended.step}},
-        cost={**ended.cost, "macs_at_px": use.seen_px if use.resized else use.tile_px},
+        cost={**ended.cost, "macs_at_px": use.seen_px if use.resized or use.in_patches else use.tile_px},
     )
 
 

@@ -72,9 +72,13 @@ def calibrate(predictor: Predictor, material: Material, *, batch: int, seed: int
     """
     if material.validation is None:
         return 1.0, {"not_fitted": NO_SPLIT}
-    pixels = predictor.card.task == "segmentation"
+    task = predictor.card.task
+    pixels = task in ("segmentation", "spectral")
     loader = DataLoader(material.validation, batch_size=batch if material.one_size else 1)
-    evidence = _of_pixels(predictor, loader, seed=seed) if pixels else _of_images(predictor, loader)
+    if task == "spectral":
+        evidence = _of_patches(predictor, loader)
+    else:
+        evidence = _of_pixels(predictor, loader, seed=seed) if pixels else _of_images(predictor, loader)
     found = fit(evidence)
     if found.why_not:
         log.warning("confidence is not calibrated: %s", found.why_not)
@@ -171,6 +175,13 @@ def _of_pixels(predictor: Predictor, loader: DataLoader, *, seed: int) -> Eviden
         for one, labels in zip(scores, mask, strict=True):
             reservoir.add(one, labels)
     return reservoir.evidence()
+
+
+def _of_patches(predictor: Predictor, loader: DataLoader) -> Evidence:
+    """All validation pixels, each by the patch around it."""
+    found = [(predictor.view_scores(batch["image"], batch["valid"]).cpu(), batch["label"]) for batch in loader]
+    scores, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return Evidence(scores=scores, labels=labels, firsts=np.arange(len(labels)), of=len(labels))
 
 
 def _of_images(predictor: Predictor, loader: DataLoader) -> Evidence:

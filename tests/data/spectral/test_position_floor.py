@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.io import loadmat
 
+from terralean.data.spectral.position_floor import position_floor
 from terralean.errors import EmptySplit
-from terralean.evaluate.position_floor import position_floor
 
 
 def test_the_nearest_training_pixel_gives_its_class():

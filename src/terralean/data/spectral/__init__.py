@@ -1,0 +1,1 @@
+"""Labelled pixels of cubes: found, dealt to training, validation and test, and cut out with what is around them."""

@@ -1,0 +1,214 @@
+"""Cubes with labels become runs, scores and maps."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+from terralean import recipes
+from terralean.data.spectral.patches import CubeReader, PixelPatches
+from terralean.data.spectral.split import load_split
+from terralean.errors import BandMismatch, ConfigError
+from terralean.evaluate.run import run_evaluation
+from terralean.layers.spectra import principal_components
+from terralean.mapping.plan import Plan, taper
+from terralean.mapping.run import MapConfig, map_scene
+from terralean.predict import load
+from terralean.raster.grid import Grid
+from terralean.raster.scene import open_scene
+from terralean.tasks.pixels import shares, tally
+from terralean.train.run import run
+from terralean.train.spectral_material import from_cubes
+from terralean.weights.card import read_card
+
+DATA = ("data.split.block_px=8", "data.split.window_px=5")
+NET = (
+    *("train.steps=12", "train.validate_every=6", "train.warmup_steps=2", "train.batch=16", "train.ema_decay=0.5"),
+    *("model.sizes.window_px=5", "model.sizes.edges=zeros", "model.sizes.dim=8", "model.sizes.depth=1", "model.sizes.heads=2"),
+    *("model.sizes.stem=plane", "model.sizes.components=4", "tiling.tile_px=32"),
+)
+
+
+def lola(*changes):
+    return recipes.read("spectral_lola", changes=[*DATA, *NET, *changes])
+
+
+def svm(*changes):
+    return recipes.read("spectral_svm", changes=[*DATA, "svm.costs=[1, 100]", "svm.gammas=[1]", *changes])
+
+
+@pytest.fixture(scope="module")
+def cube(tmp_path_factory, labelled_cube):
+    folder = tmp_path_factory.mktemp("cube")
+    labelled_cube(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(cube, tmp_path_factory):
+    """A network and a machine on the same pixels, by name."""
+    out = tmp_path_factory.mktemp("runs")
+    run(lola(), data=cube, out=out / "net", device="cpu")
+    run(svm(), data=cube, out=out / "svm", device="cpu")
+    return out
+
+
+def test_a_run_has_what_it_needs(trained, cube):
+    card, split = read_card(trained / "net"), load_split(trained / "net" / "split.json")
+    assert (card.task, card.tile_px, card.overlap_px, card.cost["macs_at_px"]) == ("spectral", 32, 4, 5)
+    assert card.classes.names == ("field", "water", "wood")
+    assert card.bands.wavelength_nm[0] == 400.0
+    assert "seeing no image, scores OA" in card.training.leakage
+    assert "values normalised by the training pixels" in card.training.split
+    rows = list(csv.DictReader((trained / "net" / "metrics.csv").open()))
+    assert {"val_probability", "val_oa", "val_aa", "val_kappa", "val_loss"} <= rows[0].keys()
+    best = max(float(row["val_probability"]) for row in rows)
+    assert card.metrics["validation"]["probability"] == pytest.approx(best, abs=1e-6)
+    again = run(lola(), data=cube, out=trained / "net", device="cpu")
+    assert again.already_done
+    machine = read_card(trained / "svm")
+    assert machine.metrics["validation"]["oa"] > 0.9
+    other = load_split(trained / "svm" / "split.json")
+    assert (split.places("test") == other.places("test")).all()
+
+
+@pytest.mark.parametrize("name", ["net", "svm"])
+def test_the_map_says_of_each_pixel_what_is_said_of_its_patch(trained, cube, tmp_path, name):
+    predictor = load(trained / name, device="cpu")
+    result = map_scene(predictor, cube / "scene.hdr", out=tmp_path, config=MapConfig(scores=True, envi=True, workers=1))
+    with rasterio.open(result.path) as found, rasterio.open(cube / "scene.img") as scene:
+        classes = found.read(1)
+        assert (found.crs, found.transform) == (scene.crs, scene.transform)
+        assert found.tags()["TERRALEAN_WAVELENGTHS_NM"].startswith("400, 450, ")
+    split = load_split(trained / name / "split.json")
+    side = predictor.model.window_px
+    patches = PixelPatches([CubeReader(str(cube / "scene.hdr"), bands=None)], split.test, side_px=side)
+    batch = [patches[i] for i in range(len(patches))]
+    scores = predictor.view_scores(torch.stack([s["image"] for s in batch]), torch.stack([s["valid"] for s in batch]))
+    likely = (scores / predictor.card.temperature).softmax(dim=1)
+    assert (classes[split.test.row, split.test.col] == likely.argmax(dim=1).numpy()).all()
+    with rasterio.open(result.scores) as found:
+        percent = found.read()[:, split.test.row, split.test.col].T
+    assert np.abs(percent - 100 * likely.numpy()).max() <= 0.51
+    with open_scene(result.envi) as envi:
+        values = envi.read(envi.grid.window)[0][0]
+        assert envi.grid.crs == "EPSG:32633"
+    assert (values == classes + 1).all()
+    assert all(name in (tmp_path / "scene_classes.hdr").read_text() for name in ("Unclassified", "field", "water", "wood"))
+
+
+def test_scores_are_those_of_the_map_beside_position_alone(trained, cube, tmp_path):
+    found = run_evaluation(trained / "svm", read=recipes.read_run, against=[trained / "net"], out=tmp_path, device="cpu")
+    document = json.loads((tmp_path / "evaluation.json").read_text())
+    mapped = map_scene(
+        load(trained / "svm", device="cpu"), cube / "scene.hdr", out=tmp_path / "map", config=MapConfig(workers=1)
+    )
+    with rasterio.open(mapped.path) as raster:
+        classes = raster.read(1)
+    split = load_split(trained / "svm" / "split.json")
+    right = classes[split.test.row, split.test.col] == split.test.label
+    assert document["OA"]["value"] == pytest.approx(right.mean())
+    apart = np.abs(split.places("test")[:, None] - split.places("train")[None])
+    nearest = split.train.label[(apart.astype(float) ** 2).sum(axis=2).argmin(axis=1)]
+    assert document["position_only"]["OA"]["value"] == pytest.approx((nearest == split.test.label).mean(), abs=0.02)
+    assert document["against"][0]["difference"]["OA"]["value"] == pytest.approx(
+        document["OA"]["value"] - document["against"][0]["OA"]["value"]
+    )
+    assert document["leakage"]["leaks"] is False
+    assert any(line.startswith("Position alone, seeing no image: OA ") for line in found.verdict)
+    assert "Position alone" in (tmp_path / "report.html").read_text()
+    told = read_card(trained / "svm").metrics["test"]
+    assert told["OA"] == pytest.approx(right.mean(), abs=1e-6)
+    assert told["position_only"]["oa"] == pytest.approx(document["position_only"]["OA"]["value"], abs=1e-6)
+
+
+def test_runs_on_other_pixels_are_not_compared(trained, cube, tmp_path):
+    run(svm("seed=1"), data=cube, out=tmp_path / "other", device="cpu")
+    with pytest.raises(ConfigError, match="were not tested on the same pixels"):
+        run_evaluation(trained / "svm", read=recipes.read_run, against=[tmp_path / "other"], out=tmp_path, device="cpu")
+
+
+def test_seeds_deal_their_own_pixels_and_are_scored_together(cube, tmp_path):
+    for seed in (0, 1):
+        run(svm(f"seed={seed}"), data=cube, out=tmp_path / "runs" / f"seed{seed}", device="cpu")
+    found = run_evaluation(tmp_path / "runs", read=recipes.read_run, out=tmp_path / "report", device="cpu").document
+    values = [seed["OA"]["value"] for seed in found["seeds"]]
+    assert found["OA"]["value"] == pytest.approx(np.mean(values))
+    assert found["OA"]["sd"] == pytest.approx(np.std(values, ddof=1))
+    splits = [load_split(tmp_path / "runs" / f"seed{seed}" / "split.json") for seed in (0, 1)]
+    assert splits[0].train.row.tolist() != splits[1].train.row.tolist()
+
+
+def test_only_training_pixels_are_measured(cube, tmp_path, labelled_cube):
+    material = from_cubes(svm(), cube)
+    mean, weight = principal_components(material.pixels, count=4)
+    assert mean.abs().max() < 1e-5
+    whole = from_cubes(svm("data.fitted_on=scene"), cube)
+    assert len(whole.pixels) > len(material.pixels)
+    assert whole.normalisation != material.normalisation
+    assert "all pixels of the scene, test pixels too (transductive)" in whole.split
+    net = from_cubes(lola(), cube)
+    assert torch.equal(net.pixels, material.pixels)  # the deal is the same for every model
+    assert weight.shape == (4, 12)
+
+
+def test_a_network_is_adapted_to_another_scene(trained, tmp_path, labelled_cube):
+    labelled_cube(tmp_path / "data", seed=5)
+    steps = ("train.steps=4", "train.validate_every=2", "train.warmup_steps=1")
+    run(
+        lola(*steps, f"adapt.from={trained / 'net'}", "adapt.rank=2"),
+        data=tmp_path / "data",
+        out=tmp_path / "run",
+        device="cpu",
+    )
+    card = read_card(tmp_path / "run")
+    assert card.adapted.start == str(trained / "net")
+    assert card.adapted.learned < card.adapted.of
+    before, after = (load(folder, device="cpu").model.state_dict() for folder in (trained / "net", tmp_path / "run"))
+    assert torch.equal(before["spectral.project.weight"], after["spectral.project.weight"])
+    assert not torch.equal(before["head.weight"], after["head.weight"])
+
+
+def test_a_scene_of_other_bands_is_refused(trained, cube, tmp_path):
+    with pytest.raises(BandMismatch, match="11 bands, the model was trained on 12"):
+        bands = tuple(range(1, 12))
+        map_scene(load(trained / "svm", device="cpu"), cube / "scene.hdr", out=tmp_path, config=MapConfig(bands=bands))
+
+
+def test_windows_share_what_a_patch_needs(trained, cube, tmp_path):
+    with pytest.raises(ConfigError, match=r"share 4 px at least, got a window of 32 px that shares 3; raise --overlap"):
+        map_scene(load(trained / "net", device="cpu"), cube / "scene.hdr", out=tmp_path, config=MapConfig(overlap_px=3))
+
+
+@pytest.mark.parametrize(("overlap", "margin"), [(4, 2), (9, 4), (8, 2), (0, 0)])
+def test_weights_of_windows_sum_to_one_and_their_margins_count_for_nothing(overlap, margin):
+    plan = Plan(grid=Grid(width=90, height=70, crs=None), tile_px=32, overlap_px=overlap, margin_px=margin)
+    total = np.zeros((200, 200), np.float32)
+    for row in plan.rows:
+        for window in plan.row_of_windows(row):
+            total[window.slices()] += plan.weight(window)
+    np.testing.assert_allclose(total[:70, :90], 1, rtol=1e-6)
+    inner = taper(100, [0, 100, 200], tile=32, overlap=overlap, margin=margin)
+    assert (inner[:margin] == 0).all()
+    assert (inner[32 - margin :] == 0).all()
+
+
+def test_settings_that_do_not_go_together_are_refused(cube):
+    with pytest.raises(ConfigError, match="sees 5 px, the split keeps test pixels apart for windows of 3 px"):
+        from_cubes(lola("data.split.window_px=3"), cube)
+    with pytest.raises(ConfigError, match="the model named svm is fitted with a section svm:"):
+        recipes.read("spectral_svm", changes=["model.name=ssftt"])
+    with pytest.raises(ConfigError, match="recognises no single pixel of a cube"):
+        recipes.read("spectral_lola", changes=["model.name=lemevit_tiny_light"])
+
+
+def test_tally_counts_and_leaves_out_what_has_no_label():
+    scores = torch.tensor([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
+    counts, sums = tally(scores, torch.tensor([0, 0, -1]))
+    assert counts.tolist() == [[1, 1], [0, 0]]
+    found = shares(counts, sums)
+    assert found["oa"] == 0.5
+    assert found["probability"] == pytest.approx(0.5)
