@@ -177,7 +177,10 @@ def test_a_map_of_another_model_or_scene_is_refused(predictor, scene, tmp_path):
         network = deepcopy(predictor.model)
         next(network.parameters()).add_(1e-3)
     other = Predictor(network, predictor.card, device=torch.device("cpu"), precision="fp32")
-    with pytest.raises(JobError, match=r"model\.fingerprint was"):
+    ours, theirs = (one.fingerprint()[:12] for one in (predictor, other))
+    with pytest.raises(
+        JobError, match=rf"model\.fingerprint was {ours}, is {theirs}; give what it was begun with to go on, map "
+    ):
         map_scene(other, path, out=tmp_path / "maps", config=CONFIG)
     colder = Predictor(predictor.model, replace(predictor.card, temperature=2.0), device=torch.device("cpu"), precision="fp32")
     with pytest.raises(JobError, match=r"model\.fingerprint was"):
@@ -185,7 +188,8 @@ def test_a_map_of_another_model_or_scene_is_refused(predictor, scene, tmp_path):
     scored = Predictor(predictor.model, replace(predictor.card, metrics={"a": 1}), device=torch.device("cpu"), precision="fp32")
     stopped(scored, path, tmp_path / "maps", after=0.7)  # scores do not change what a model says
     write_scene(path, values(seed=1), grid=GRID, bands=RGB, nodata=0)
-    with pytest.raises(JobError, match=r"scene\.files"):
+    file = rf"path {path}, bytes \d+, modified \S+"
+    with pytest.raises(JobError, match=rf"scene\.files was {file}, is {file}; give what it was begun with to go on"):
         map_scene(predictor, path, out=tmp_path / "maps", config=CONFIG)
 
 
@@ -233,7 +237,7 @@ def test_a_damaged_journal_counts_as_far_as_it_is_whole(predictor, scene, undist
 def test_a_job_that_cannot_be_read_is_another_one(predictor, scene, undisturbed, tmp_path):
     card = stopped(predictor, scene, tmp_path) / "job.json"
     card.write_text(card.read_text()[:50])
-    with pytest.raises(JobError, match=r"for its job\.json is damaged; restore that; or say --overwrite to begin again"):
+    with pytest.raises(JobError, match=r"for its job\.json is damaged; restore that file, or say --overwrite to begin again"):
         map_scene(predictor, scene, out=tmp_path, config=CONFIG)
     map_scene(predictor, scene, out=tmp_path, config=replace(CONFIG, overwrite=True))
     assert files(tmp_path) == undisturbed
@@ -342,7 +346,7 @@ def test_a_disk_that_fills_on_the_way_keeps_what_is_done(untrained, predictor, s
     out = tmp_path / "full"
     limits = ["100", "9000", "30000", "50000", "59000", "2000", "1000000"]
     done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, untrained, scene, out, *limits], capture_output=True, text=True, check=False
+        [sys.executable, "-B", "-c", FULL_DISK, untrained, scene, out, *limits], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     lines = dict(line.split(" ", 1) for line in done.stdout.splitlines())

@@ -187,7 +187,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
 
 def full_disk(path, limits):
     """What became of a file of noise under each limit on the size of files."""
-    command = [sys.executable, "-c", FULL_DISK, str(path), *map(str, limits)]
+    command = [sys.executable, "-B", "-c", FULL_DISK, str(path), *map(str, limits)]
     paths = os.pathsep.join(folder for folder in sys.path if folder)
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": paths})
     return done.stdout.splitlines()

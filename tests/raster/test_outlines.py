@@ -344,6 +344,6 @@ try:
 except OutputFailed as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, check=False)
     assert f"map.{ending} could not be written" in done.stdout, done.stderr
     assert not [*tmp_path.iterdir()]

@@ -64,5 +64,7 @@ def main() -> None:
         sys.exit(1 if isinstance(error, SomeScenesFailed) else 2)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            err_console.print("stopped; nothing half-written is left, and the same command goes on with a training run")
+            err_console.print(
+                "stopped; nothing half-written is left, and the same command goes on with a training run or a map"
+            )
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from terralean.cli.console import err_console
+
+EVERY_S = 30.0  # a line of progress in a log file
 
 
 @contextmanager
@@ -36,19 +39,40 @@ def training_bar() -> Iterator[Callable[[Any], None]]:
 
 @contextmanager
 def mapping_bar() -> Iterator[Callable[[Any], None]]:
-    """Called with how far a map is."""
+    """Called with how far a map is. Where stderr is no terminal but a log file, a line every half minute tells it."""
+    if not err_console.is_terminal:
+        yield MappingLines()
+        return
     with _progress() as shown:
         task = shown.add_task("mapping", total=None)
 
         def tell(progress: Any) -> None:
-            before = f", {_amount(progress.resumed)} from before" if progress.resumed else ""
-            at = f"{progress.index + 1}" + (f" to {progress.index + progress.together}" if progress.together > 1 else "")
-            several = f" (scene {at} of {progress.scenes})" if progress.scenes > 1 else ""
-            text = f"{_amount(progress.done)} of {_amount(progress.total)} {progress.unit}{before}{several}"
             done = progress.index + progress.together * progress.done / progress.total
-            shown.update(task, completed=done, total=progress.scenes, description=text)
+            shown.update(task, completed=done, total=progress.scenes, description=mapping_words(progress))
 
         yield tell
+
+
+class MappingLines:
+    """Says on stderr how far a map is, not more often than every `EVERY_S` seconds."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._due = clock, clock() + EVERY_S
+
+    def __call__(self, progress: Any) -> None:
+        """Called with how far a map is."""
+        if self._clock() >= self._due:
+            self._due = self._clock() + EVERY_S
+            text = f"{mapping_words(progress)}, {progress.done / progress.total:.0%}"
+            err_console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def mapping_words(progress: Any) -> str:
+    """How much is mapped: `12.3 of 450 km2 (scene 2 of 5)`."""
+    before = f", {_amount(progress.resumed)} from before" if progress.resumed else ""
+    at = f"{progress.index + 1}" + (f" to {progress.index + progress.together}" if progress.together > 1 else "")
+    several = f" (scene {at} of {progress.scenes})" if progress.scenes > 1 else ""
+    return f"{_amount(progress.done)} of {_amount(progress.total)} {progress.unit}{before}{several}"
 
 
 def _amount(value: float) -> str:

@@ -15,9 +15,13 @@ err_console = Console(stderr=True)
 
 
 def configure_logging(verbose: bool) -> None:
-    """What the package says goes to stderr; with `verbose` all of it."""
-    handler = RichHandler(console=err_console, show_time=False, show_path=False, markup=False)
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
+    """What the package says goes to stderr; with `verbose` all of it. In a log file each message is one line."""
+    if err_console.is_terminal:
+        handler: logging.Handler = RichHandler(console=err_console, show_time=False, show_path=False, markup=False)
+        form = "%(message)s"
+    else:
+        handler, form = logging.StreamHandler(sys.stderr), "%(levelname)-8s %(message)s"
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], format=form, force=True)
     logging.getLogger("terralean").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 

@@ -176,8 +176,9 @@ def _refusal(usable: Sequence[Row], times: dict[Row, float], *, own: Row, budget
     least = min(usable, key=lambda row: times[row])
     asked = budget.text if not budget.per_km2 else f"{budget.text}, {duration(given)} for this scene"
     how = Choice(row=least, own=own, seconds=times[least], own_seconds=times[own], budget_s=given).given_up
-    needed = times[least] * given / limit
+    needed = times[least] * budget.seconds / limit  # of each square kilometre where the budget is
     enough = duration(math.ceil(10 * needed) / 10 if needed < 60 else math.ceil(needed))  # noqa: PLR2004 - a minute
+    enough += "/km2" if budget.per_km2 else ""
     return (
         f"--budget {asked} cannot be met: the quickest setting of the run's accuracy-cost curve takes about "
         f"{duration(times[least])} on this device ({how or 'its own setting'}); give {enough} or more, a smaller scene or part "

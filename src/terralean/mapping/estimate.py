@@ -150,8 +150,5 @@ def _told(work: Work, job: Job, *, memory: int | None, disk: int, tried: Tried |
         if work.predictor.device.type == "cuda" and tried.held_bytes is not None:
             parts.insert(1, f"{written_size(tried.held_bytes * crew.workers)} on the GPU beside the network")
     resumed = f", {job.rows_done} of {job.height} rows from before" if job.rows_done else ""
-    workers = f"{crew.workers} worker{'' if crew.workers == 1 else 's'}"
-    return (
-        f"{work.scene.path}: {grid.width} x {grid.height} px, {windows:,} windows, {workers}{resumed}; takes about "
-        f"{', '.join(parts)}"
-    )
+    counts = ", ".join(f"{n:,} {one}{'' if n == 1 else 's'}" for n, one in ((windows, "window"), (crew.workers, "worker")))
+    return f"{work.scene.path}: {grid.width} x {grid.height} px, {counts}{resumed}; takes about {', '.join(parts)}"

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 CARD, JOURNAL, WHOLE = "job.json", "journal.jsonl", "whole"
 SHOWN = 6  # differences between two jobs
+FINGERPRINT, SHORT = 64, 12  # digits of a fingerprint, and those that are told
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,8 +205,8 @@ def _prepare(folder: Path, order: Order, *, overwrite: bool) -> None:
         if not another:
             return
         if not overwrite:
-            raise JobError(f"{folder} holds a map that {another}; or say --overwrite to begin again")
-        log.info("%s: begun again; it held a map that %s", folder, another)
+            raise JobError(f"{folder} holds a map that {another}, or say --overwrite to begin again")
+        log.info("%s: begun again, since --overwrite says so", folder)
     card.unlink(missing_ok=True)
     for file in folder.iterdir():
         if file.name != LOCK:
@@ -221,10 +222,11 @@ def _another(card: Path, facts: Mapping[str, Any]) -> str:
     try:
         before = json.loads(card.read_text(encoding="utf-8"))
     except ValueError:
-        return f"cannot be gone on with, for its {card.name} is damaged; restore that"
+        return f"cannot be gone on with, for its {card.name} is damaged; restore that file"
     differences = list(_differences(before, facts))
     more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
-    return f"was begun otherwise: {'; '.join(differences[:SHOWN])}{more}; do as then to go on with it" if differences else ""
+    fix = "give what it was begun with to go on, map to another folder"
+    return f"was begun otherwise: {'; '.join(differences[:SHOWN])}{more}; {fix}" if differences else ""
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], *, prefix: str = "") -> Iterator[str]:
@@ -234,7 +236,16 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], *, prefix: s
         if isinstance(one, dict) and isinstance(other, dict):
             yield from _differences(one, other, prefix=f"{prefix}{key}.")
         elif one != other:
-            yield f"{prefix}{key} was {json.dumps(one)}, is {json.dumps(other)}"
+            yield f"{prefix}{key} was {_words(one)}, is {_words(other)}"
+
+
+def _words(fact: Any) -> str:
+    """A fact as people read it: files by their name, size and time, and of a fingerprint what is enough to tell two apart."""
+    if isinstance(fact, list) and fact and all(isinstance(one, dict) for one in fact):
+        return " and ".join(", ".join(f"{key} {value}" for key, value in one.items() if value is not None) for one in fact)
+    if isinstance(fact, str) and len(fact) == FINGERPRINT:
+        return fact[:SHORT]
+    return json.dumps(fact)
 
 
 def _forget(folder: Path) -> None:
