@@ -20,7 +20,7 @@ ALLOWED = {
     "tasks": {"data", "boxes"},
     "weights": {"models", "adapt", "tokens"},
     "adapt": set(),
-    "predict": {"weights", "tasks", "tokens", "layers"},
+    "predict": {"weights", "tasks", "tokens", "layers", "boxes"},
     "train": {"data", "models", "tokens", "adapt", "weights", "tasks", "predict", "cost"},
     "recipes": {"train", "data", "tokens"},
     "mapping": {"raster", "predict", "tasks", "weights", "boxes", "cost", "data"},

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from terralean.errors import ConfigError, UnknownName
-from terralean.models import CLASSIFIERS, MODELS, PIXEL_CLASSIFIERS, SEGMENTERS, create, lemevit
+from terralean.models import CLASSIFIERS, DETECTORS, MODELS, PIXEL_CLASSIFIERS, SEGMENTERS, create, lemevit
 from weights import fill, image
 
 SIZES = {"lemevit_tiny": lemevit.tiny, "lemevit_small": lemevit.small, "lemevit_base": lemevit.base}
@@ -26,7 +26,7 @@ def drop_paths(model: nn.Module) -> list[float]:
 
 
 def test_every_model_is_a_segmenter_or_a_classifier_of_images_or_of_pixels():
-    assert sorted(MODELS) == sorted([*SEGMENTERS, *CLASSIFIERS, *PIXEL_CLASSIFIERS])
+    assert sorted(MODELS) == sorted([*SEGMENTERS, *CLASSIFIERS, *PIXEL_CLASSIFIERS, *DETECTORS])
     assert {"lemevit_tiny", "lemevit_small", "lemevit_base", "classifier"} <= {*CLASSIFIERS}
 
 

@@ -28,6 +28,12 @@ SHOWN = {
     "classification": Shown(
         overall=("OA", "top5", "AA", "mF1", "kappa"), of_class="F1", compared=("OA", "AA", "mF1"), pieces="images"
     ),
+    "detection": Shown(
+        overall=("mAP@0.5 (VOC07)", "mAP@0.5 (area)", "mAP@0.5:0.95 (VOC07)", "mAP@0.5:0.95 (area)"),
+        of_class="AP@0.5 (VOC07)",
+        compared=("mAP@0.5 (VOC07)",),
+        pieces="windows",
+    ),
     "spectral": Shown(
         overall=("OA", "AA", "kappa", "mF1", "mIoU"), of_class="recall", compared=("OA", "AA", "kappa"), pieces="pixels"
     ),

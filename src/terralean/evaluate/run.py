@@ -38,6 +38,7 @@ from terralean.evaluate.contenders import (
     with_reduction,
 )
 from terralean.evaluate.curve import CurveConfig, check_curve, measure_curve
+from terralean.evaluate.detection_run import evaluate_detection
 from terralean.evaluate.evaluation import Evaluation, write_all
 from terralean.evaluate.found import Found, Other, as_document, as_report
 from terralean.evaluate.noise import score_with_noise
@@ -178,6 +179,7 @@ def _evaluate_map(
 EVALUATIONS: dict[str, Callable[..., Evaluation]] = {
     "segmentation": _evaluate_map,
     "classification": evaluate_scenes,
+    "detection": evaluate_detection,
     "spectral": evaluate_pixels,
 }
 

@@ -25,7 +25,7 @@ def facts_of(predictor: Predictor, work: Work, *, files: Sequence[str], min_area
             "precision": predictor.precision,
             "device": "cpu" if predictor.device.type != "cuda" else torch.cuda.get_device_name(predictor.device),
         },
-        "scene": _scene(work.scene),
+        "scene": scene_facts(work.scene),
         "windows": {
             "side_px": work.lattice.side_px,
             "overlap_px": work.lattice.overlap_px,
@@ -38,7 +38,8 @@ def facts_of(predictor: Predictor, work: Work, *, files: Sequence[str], min_area
     }
 
 
-def _scene(scene: Scene) -> dict[str, Any]:
+def scene_facts(scene: Scene) -> dict[str, Any]:
+    """Which files, and what of them."""
     return {
         "files": [_file(path) for path in scene.source.files],
         "width": scene.grid.width,

@@ -11,6 +11,7 @@ from typing import get_args
 
 import terralean
 from terralean.errors import ConfigError, UnreadableScene
+from terralean.mapping.boxes_run import BoxesConfig, find_boxes
 from terralean.mapping.cells import CellPlan, CellWork
 from terralean.mapping.crew import Crew, default_workers, torch_threads
 from terralean.mapping.estimate import Limits, prepared
@@ -93,6 +94,8 @@ class MapResult:
     table: str | None = None
     stac: str | None = None
     envi: str | None = None
+    objects: dict[str, int] = field(default_factory=dict)  # by class, of a model that finds oriented boxes
+    dota: str | None = None  # folder of DOTA's result files of these
     windows: int  # that held something to map, and were predicted
     compute_share: float | None = None  # of what these cost without token reduction; None where it was not asked for
     resumed_share: float = 0.0  # of the rows, from a run that was stopped
@@ -121,6 +124,8 @@ def map_scene(
     """
     began = time.monotonic()
     card, source = predictor.card, as_source(scene)
+    if card.task == "detection":
+        return _boxes(predictor, source, out=out, config=config, progress=progress)
     make, targets = maker_of(card, config), targets_of(source, out=out, config=config)
     with source.open(card.bands, bands=config.bands) as opened, bounded_cache(), torch_threads(config.threads):
         check_contract(opened, card, chosen=config.bands is not None)
@@ -147,6 +152,37 @@ def map_scene(
             )
             make_files(job, targets, legend, totals, origin_of(source, opened, predictor))
     return replace(told, scene=source.name, seconds=round(time.monotonic() - began, 1))
+
+
+def _boxes(
+    predictor: Predictor, source: SceneSource, *, out: Path, config: MapConfig, progress: Callable[[Progress], None]
+) -> MapResult:
+    """The scene's oriented boxes in place of a map."""
+    others = ("confidence", "scores", "compute", "table", "stac", "envi", "min_area_m2")
+    asked = {name: getattr(config, name) for name in others}
+    if wrong := [name for name, value in asked.items() if value]:
+        raise ConfigError(
+            f"{predictor.card.model} finds oriented boxes, of which {', '.join(wrong)} cannot be made; leave it out"
+        )
+    given = {"tile_px": config.tile_px, "overlap_px": config.overlap_px, "bands": config.bands, "aoi": config.aoi}
+    given |= {} if config.batch is None else {"batch": config.batch}
+    given |= {} if config.polygons is None else {"format": config.polygons}
+    how = BoxesConfig(threads=config.threads, overwrite=config.overwrite, **given)
+    found = find_boxes(predictor, source, out=out, config=how, progress=progress)
+    return MapResult(
+        scene=source.name,
+        path=found.path,
+        width_px=found.width_px,
+        height_px=found.height_px,
+        cell_px=1,
+        valid_share=1.0,
+        area_km2=None,
+        objects=found.objects,
+        dota=found.dota,
+        windows=found.windows,
+        resumed_share=found.resumed_share,
+        seconds=found.seconds,
+    )
 
 
 def make_plan(card: Card, grid: Grid, *, config: MapConfig) -> Plan:

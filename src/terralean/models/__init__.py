@@ -20,6 +20,7 @@ from terralean.models import (
     hybridsn,
     light,
     lola_specvit,
+    oriented_rcnn,
     segvit,
     small_cnn,
     ssftt,
@@ -64,7 +65,14 @@ PIXEL_CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {  # of a pixel by the 
     "hybridsn": hybridsn.hybridsn,
     "svm": svm.svm,
 }
-MODELS = {**SEGMENTERS, **CLASSIFIERS, **PIXEL_CLASSIFIERS}
+DETECTORS: dict[str, Callable[..., nn.Module]] = {  # of oriented boxes
+    "lemevit_tiny_orcnn": oriented_rcnn.lemevit_tiny_orcnn,
+    "lemevit_small_orcnn": oriented_rcnn.lemevit_small_orcnn,
+    "lemevit_base_orcnn": oriented_rcnn.lemevit_base_orcnn,
+    "swin_tiny_orcnn": oriented_rcnn.swin_tiny_orcnn,
+    "orcnn": oriented_rcnn.orcnn,
+}
+MODELS = {**SEGMENTERS, **CLASSIFIERS, **PIXEL_CLASSIFIERS, **DETECTORS}
 
 
 def create(name: str, *, bands: int, classes: int, reduce: Any = None, **sizes: Size) -> nn.Module:

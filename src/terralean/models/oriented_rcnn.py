@@ -168,27 +168,21 @@ def lemevit_tiny_orcnn(
     *, bands: int, classes: int, drop_path: float = 0.0, proposals: int = RPN.most, score: float = ROI.score
 ) -> OrientedRCNN:
     """LeMeViT-tiny with Oriented R-CNN, 24.79 M parameters for DOTA's classes."""
-    return orcnn(
-        bands=bands, classes=classes, backbone="lemevit_tiny", drop_path=drop_path, proposals=proposals, score=score
-    )
+    return orcnn(bands=bands, classes=classes, backbone="lemevit_tiny", drop_path=drop_path, proposals=proposals, score=score)
 
 
 def lemevit_small_orcnn(
     *, bands: int, classes: int, drop_path: float = 0.0, proposals: int = RPN.most, score: float = ROI.score
 ) -> OrientedRCNN:
     """LeMeViT-small with Oriented R-CNN, 31.80 M parameters for DOTA's classes."""
-    return orcnn(
-        bands=bands, classes=classes, backbone="lemevit_small", drop_path=drop_path, proposals=proposals, score=score
-    )
+    return orcnn(bands=bands, classes=classes, backbone="lemevit_small", drop_path=drop_path, proposals=proposals, score=score)
 
 
 def lemevit_base_orcnn(
     *, bands: int, classes: int, drop_path: float = 0.0, proposals: int = RPN.most, score: float = ROI.score
 ) -> OrientedRCNN:
     """LeMeViT-base with Oriented R-CNN, 67.89 M parameters for DOTA's classes."""
-    return orcnn(
-        bands=bands, classes=classes, backbone="lemevit_base", drop_path=drop_path, proposals=proposals, score=score
-    )
+    return orcnn(bands=bands, classes=classes, backbone="lemevit_base", drop_path=drop_path, proposals=proposals, score=score)
 
 
 def swin_tiny_orcnn(

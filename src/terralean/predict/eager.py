@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from terralean.boxes.detected import Detected
 from terralean.errors import ConfigError
 from terralean.layers.every_pixel import EveryPixel
 from terralean.layers.hooks import Point, Traced
@@ -42,6 +43,11 @@ class Eager:
         seen = self.normalise(image.to(self.device, torch.float32), valid.to(self.device))
         seen = resized(seen, side_px=self.card.seen_px or seen.shape[-1])
         return self.viewer(seen.to(self.dtype)).float()
+
+    def detect(self, image: Tensor, valid: Tensor) -> list[Detected]:
+        """Oriented boxes in px of each image, float32 on the CPU."""
+        found: list[Detected] = self.network(self.seen(image, valid))
+        return [Detected(one.boxes.float().cpu(), one.scores.float().cpu(), one.labels.cpu()) for one in found]
 
     def scores_with_work(self, image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """`scores`, and of the same pass the share of layers that worked on the token of each pixel: (B, H, W).

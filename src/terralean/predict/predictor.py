@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from terralean.boxes.detected import Detected
 from terralean.errors import ConfigError
 from terralean.layers.hooks import Point
 from terralean.predict.artefact import Artefact, GraphPrecision, contract, is_artefact, read_artefact
@@ -62,6 +63,14 @@ class Predictor:
         if isinstance(self.runtime, Exported):
             return self.runtime(image, valid)
         return self._probabilities(self.runtime.view_scores(image, valid))
+
+    @torch.inference_mode()
+    def detect(self, image: Tensor, valid: Tensor) -> list[Detected]:
+        """image (B, C, H, W) in the units of the card's bands, valid (B, H, W) -> oriented boxes in px of each image.
+
+        They are float32 on the CPU. ConfigError for an exported graph.
+        """
+        return self.eager.detect(image, valid)
 
     @torch.inference_mode()
     def trace(self, image: Tensor, valid: Tensor) -> tuple[Point, ...]:

@@ -53,6 +53,17 @@ class Features:
         }
 
 
+class Attributed(Protocol):
+    """Polygons and what files say of each."""
+
+    @property
+    def polygons(self) -> NDArray[Any]:
+        """Of each feature, (n,)."""
+
+    def columns(self, classes: Classes) -> dict[str, NDArray[Any]]:
+        """By the names of attributes."""
+
+
 class FeatureFile(Protocol):
     """A file in the making at `path`."""
 
@@ -60,7 +71,7 @@ class FeatureFile(Protocol):
 
     def __init__(self, path: Path, *, crs: str | None) -> None: ...
 
-    def write(self, features: Features, classes: Classes) -> None:
+    def write(self, features: Attributed, classes: Classes) -> None:
         """The next ones."""
 
     def close(self) -> None:
@@ -76,7 +87,7 @@ class GeoPackage:
     def __init__(self, path: Path, *, crs: str | None) -> None:
         self.path, self._crs = path, crs
 
-    def write(self, features: Features, classes: Classes) -> None:
+    def write(self, features: Attributed, classes: Classes) -> None:
         """Append features."""
         columns = features.columns(classes)
         with _same_each_time():
@@ -106,7 +117,7 @@ class FlatGeobuf:
         self.path = path
         self._first = GeoPackage(path.with_suffix(".gpkg"), crs=crs)
 
-    def write(self, features: Features, classes: Classes) -> None:
+    def write(self, features: Attributed, classes: Classes) -> None:
         """Append features."""
         self._first.write(features, classes)
 

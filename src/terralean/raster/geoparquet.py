@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,18 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from terralean.errors import MissingExtra
-from terralean.raster.features import Features
+from terralean.raster.features import Attributed
 from terralean.spec import Classes
 
+OF_REGIONS = {"class": "string", "value": "int32", "pixels": "int64", "area_m2": "float64", "confidence": "float64"}
+NULLABLE = ("area_m2",)
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 class GeoParquet:
     """A GeoParquet of polygons in WKB with a column of their bounds, by which readers skip what they do not need."""
 
-    def __init__(self, path: Path, *, crs: str | None) -> None:
+    def __init__(self, path: Path, *, crs: str | None, kinds: Mapping[str, str] = OF_REGIONS) -> None:
         self.path, self._crs = path, crs
         self._bounds = np.zeros((0, len(SIDES)))  # of all polygons so far, where there are any
         pa = import_pyarrow(path.name)
@@ -30,25 +33,21 @@ class GeoParquet:
         bounds = pa.struct([pa.field(side, pa.float64(), nullable=False) for side in SIDES])
         self._schema = pa.schema(
             [
-                pa.field("class", pa.string(), nullable=False),
-                pa.field("value", pa.int32(), nullable=False),
-                pa.field("pixels", pa.int64(), nullable=False),
-                pa.field("area_m2", pa.float64()),
-                pa.field("confidence", pa.float64(), nullable=False),
+                *(pa.field(name, getattr(pa, kind)(), nullable=name in NULLABLE) for name, kind in kinds.items()),
                 pa.field("bbox", bounds, nullable=False),
                 pa.field("geometry", pa.binary(), nullable=False),
             ]
         )
         self._file = pa.parquet.ParquetWriter(path, self._schema, compression="zstd", use_dictionary=["class", "value"])
 
-    def write(self, features: Features, classes: Classes) -> None:
+    def write(self, features: Attributed, classes: Classes) -> None:
         """A row group."""
-        if not len(features.value):
+        if not len(features.polygons):
             return
         pa, bounds = self._arrow, shapely.bounds(features.polygons)
         self._bounds = _around(np.concatenate([self._bounds, bounds]))
         columns = features.columns(classes)
-        arrays = {name: pa.array(column, from_pandas=name == "area_m2") for name, column in columns.items()}  # NaN is null
+        arrays = {name: pa.array(column, from_pandas=name in NULLABLE) for name, column in columns.items()}  # NaN is null
         sides = [pa.array(column) for column in bounds.T]
         arrays["bbox"] = pa.StructArray.from_arrays(sides, fields=[*self._schema.field("bbox").type])
         arrays["geometry"] = pa.array(shapely.to_wkb(features.polygons), type=pa.binary())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Item = TypeVar("Item")
 
 
 def together() -> bool:
@@ -21,6 +23,15 @@ def sum_over_processes(x: Tensor) -> Tensor:
     differentiate, so each gets W times its part of the gradient: what the mean of DistributedDataParallel then makes whole.
     """
     return _Sum.apply(x) if together() else x
+
+
+def gathered(items: list[Item]) -> list[Item]:
+    """What all processes hold, process by process, the same in each of them; of one process, its own."""
+    if not together():
+        return items
+    every: list[list[Item]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(every, items)
+    return [item for some in every for item in some]
 
 
 class _Sum(torch.autograd.Function):

@@ -33,7 +33,7 @@ class Course(Protocol):
     @property
     def cooldown_steps(self) -> int: ...  # noqa: D102
     @property
-    def schedule(self) -> Literal["cosine", "poly"]: ...  # noqa: D102
+    def schedule(self) -> Literal["cosine", "poly", "step"]: ...  # noqa: D102
     @property
     def weight_decay(self) -> float: ...  # noqa: D102
     @property
@@ -85,6 +85,7 @@ class Score:
         return (self.column, *(f"val_{key}" for key in self.beside))
 
 
+MAP50 = Score(name="mAP@0.5 (area)", key="map50_area", beside=("map50_voc07",))
 MIOU = Score(name="mIoU", key="miou", beside=("oa",))
 SURE = Score(name="probability of the true class", key=PROBABILITY, beside=(OA, AA, KAPPA))
 TOP = Score(name="top-1 accuracy", key=TOP1, beside=(TOP5,))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from terralean.train.config import Experiment
+from terralean.train.detection_config import DetectionExperiment
 from terralean.train.scene_config import SceneExperiment
 from terralean.train.spectral_config import SpectralExperiment
 
-AnyExperiment = Experiment | SceneExperiment | SpectralExperiment
+AnyExperiment = Experiment | DetectionExperiment | SceneExperiment | SpectralExperiment
 
-EXPERIMENTS: dict[str, type[Experiment] | type[SceneExperiment] | type[SpectralExperiment]] = {
+EXPERIMENTS: dict[
+    str, type[Experiment] | type[DetectionExperiment] | type[SceneExperiment] | type[SpectralExperiment]
+] = {
     "segmentation": Experiment,
     "classification": SceneExperiment,
     "spectral": SpectralExperiment,
+    "detection": DetectionExperiment,
 }

@@ -13,7 +13,10 @@ from torch import nn
 
 from terralean.errors import ConfigError
 from terralean.train.config import Experiment
-from terralean.train.course import MIOU, SURE, TOP, Course, Score
+from terralean.train.course import MAP50, MIOU, SURE, TOP, Course, Score
+from terralean.train.detection_config import DetectionExperiment
+from terralean.train.detection_material import from_no_objects, from_objects
+from terralean.train.detection_module import DetectionModule
 from terralean.train.material import Material, from_datasets, from_folder
 from terralean.train.module import SegmentationModule
 from terralean.train.scene_config import SceneExperiment
@@ -23,7 +26,7 @@ from terralean.train.spectral_config import SpectralExperiment
 from terralean.train.spectral_material import from_cubes, from_no_samples
 from terralean.train.spectral_module import SpectralModule
 
-AnyExperiment = Experiment | SceneExperiment | SpectralExperiment
+AnyExperiment = Experiment | DetectionExperiment | SceneExperiment | SpectralExperiment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +50,7 @@ class Kind:
     course: Callable[[Any, Material], Course]
     module: Callable[[Any, Material, Course, nn.Module], lightning.LightningModule]
     use: Callable[[Any, Material], Use]
+    not_calibrated: str = ""  # why its scores have no temperature; nothing where they have one
 
 
 def _pixels(experiment: Experiment, material: Material, course: Course, model: nn.Module) -> SegmentationModule:
@@ -79,6 +83,22 @@ def _cubes(experiment: SpectralExperiment, material: Material, course: Course, m
         classes=len(material.classes),
         seed=experiment.seed,
     )
+
+
+def _objects(experiment: DetectionExperiment, material: Material, course: Course, model: nn.Module) -> DetectionModule:
+    return DetectionModule(
+        model,
+        course,
+        normalisation=material.normalisation,
+        classes=len(material.classes),
+        freeze_norms=experiment.train.freeze_norms,
+        seed=experiment.seed,
+    )
+
+
+def _use_on_objects(experiment: DetectionExperiment, material: Material) -> Use:
+    side, overlap_px = experiment.data.tile_px, experiment.data.overlap_px
+    return Use(tile_px=side, overlap_px=min(overlap_px, side // 2), seen_px=side)
 
 
 def _use_on_pixels(experiment: Experiment, material: Material) -> Use:
@@ -127,6 +147,15 @@ KINDS: dict[str, Kind] = {
         course=lambda experiment, material: experiment.train.course(images=material.images),
         module=_images,
         use=_use_on_images,
+    ),
+    "detection": Kind(
+        score=MAP50,
+        gather=from_objects,
+        gather_samples=from_no_objects,
+        course=lambda experiment, material: experiment.train.course(tiles=material.tiles),
+        module=_objects,
+        use=_use_on_objects,
+        not_calibrated="the scores of detections are taken as the network gives them",
     ),
     "spectral": Kind(
         score=SURE,

@@ -27,7 +27,14 @@ class Loaders(lightning.LightningDataModule):
         crops = self.material.crops
         crops.set_epoch(self.trainer.current_epoch if self.trainer else 0)
         own = range(self.rank, len(crops), self.count)
-        return DataLoader(crops, batch_size=self.batch, sampler=own, num_workers=self.course.workers, drop_last=True)
+        return DataLoader(
+            crops,
+            batch_size=self.batch,
+            sampler=own,
+            num_workers=self.course.workers,
+            drop_last=True,
+            collate_fn=self.material.collate,
+        )
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """All validation samples, in order; nothing where there are none."""
@@ -36,4 +43,4 @@ class Loaders(lightning.LightningDataModule):
             return []
         share = Share(validation, rank=self.rank, count=self.count)
         batch = self.batch if self.material.one_size else 1
-        return DataLoader(share, batch_size=batch, num_workers=self.course.workers)
+        return DataLoader(share, batch_size=batch, num_workers=self.course.workers, collate_fn=self.material.collate)

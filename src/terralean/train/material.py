@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from terralean.data.conventions import check_labels
 from terralean.data.crops import Crops, Tiles
 from terralean.data.index import find
 from terralean.data.leakage import check_leakage
+from terralean.data.oriented.crops import ObjectCrops, ObjectTiles
 from terralean.data.samples import SampleCrops, Samples, measure_samples
 from terralean.data.scene_crops import SceneCrops, SceneViews
 from terralean.data.spectral.patches import PixelCrops, PixelPatches
@@ -31,8 +33,8 @@ class Material:
     classes: Classes
     normalisation: Normalisation
     class_counts: tuple[int, ...]  # labelled pixels of each class, or images where these are labelled as a whole
-    crops: Crops | SampleCrops | SceneCrops | PixelCrops
-    validation: Tiles | Samples | SceneViews | PixelPatches | None
+    crops: Crops | ObjectCrops | SampleCrops | SceneCrops | PixelCrops
+    validation: Tiles | ObjectTiles | Samples | SceneViews | PixelPatches | None
     one_size: bool  # whether all samples of validation are of one size
     images: int
     split: str  # in words
@@ -42,6 +44,8 @@ class Material:
     save_split: Callable[[Path], None] | None = None  # None where somebody else's dataset did the splitting
     side_px: int = 0  # of the images, where these are recognised as a whole, or of patches around pixels
     pixels: Tensor | None = None  # (n, bands) as the network sees them, for what starts from spectra
+    tiles: int = 0  # with objects, where these are found in tiles
+    collate: Callable[[Any], Any] | None = None  # makes a batch of samples, where these are not all of one shape
 
 
 def from_folder(experiment: Experiment, root: Path) -> Material:

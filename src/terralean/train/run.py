@@ -446,12 +446,15 @@ def _cost(model: nn.Module, experiment: AnyExperiment, material: Material) -> di
     if _reduction(experiment) is not None:
         with torch.device("meta"):
             dense = _network(experiment, material, reduce=None)
-    macs = count_macs_at(dense, (1, len(material.bands), side, side))
+    fixed: Callable[[], nn.Module] | None = getattr(dense, "counted", None)
+    macs = count_macs_at(dense if fixed is None else fixed(), (1, len(material.bands), side, side))
     return {"parameters": parameters(model), "macs_layers": macs.layers, "macs_attention": macs.attention}
 
 
 def _calibrated(experiment: AnyExperiment, card: Card, material: Material, *, out: Path, processes: Processes) -> Card:
     """The card with the temperature of the weights that were kept."""
+    if why_not := KINDS[experiment.task].not_calibrated:
+        return replace(card, metrics={**card.metrics, CALIBRATION: {"not_fitted": why_not}})
     model = _network(experiment, material, reduce=_reduction(experiment))
     load_exactly(model, read_tensors(out / WEIGHTS), source=str(out / WEIGHTS))
     predictor = Predictor(model, card, device=processes.device, precision="fp32")

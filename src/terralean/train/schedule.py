@@ -14,6 +14,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from terralean.errors import ConfigError
 from terralean.train.course import Course
 
+DROPS = (8 / 12, 11 / 12)  # shares of the steps; mmdetection's schedule of twelve epochs
+
 
 def optimiser(model: nn.Module, config: Course) -> AdamW:
     """AdamW; norms, biases and what the model names itself (meta tokens) are not decayed, the backbone has its own rate.
@@ -28,7 +30,7 @@ def optimiser(model: nn.Module, config: Course) -> AdamW:
 
 
 def schedule(adamw: AdamW, config: Course) -> LambdaLR:
-    """Per-step learning rate: linear warm-up, cosine or linear (poly, power 1) down to `final_lr`, and there a cooldown."""
+    """Per-step learning rate: linear warm-up, cosine, linear (poly, power 1) or by steps, then a cooldown."""
     return LambdaLR(adamw, lambda step: factor(step, config))
 
 
@@ -38,9 +40,16 @@ def factor(step: int, config: Course) -> float:
         return (step + 1) / config.warmup_steps
     falling = config.steps - config.cooldown_steps - config.warmup_steps
     done = min(1.0, (step - config.warmup_steps) / max(1, falling))
+    if config.schedule == "step":
+        return _dropped(step / config.steps)
     left = (1 + math.cos(math.pi * done)) / 2 if config.schedule == "cosine" else 1 - done
     floor = config.final_lr / config.lr
     return floor + (1 - floor) * left
+
+
+def _dropped(done: float) -> float:
+    """Share of `lr` after this share of the steps: a tenth from two thirds on, a hundredth from eleven twelfths on."""
+    return 0.1 ** sum(done >= drop for drop in DROPS)
 
 
 def _with_backbone(groups: list[dict[str, Any]], model: nn.Module, *, lr: float) -> list[dict[str, Any]]:

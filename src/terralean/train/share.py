@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from terralean.data.crops import Tiles
+from terralean.data.oriented.crops import ObjectTiles
 from terralean.data.sample import Sample
 from terralean.data.samples import Samples
 from terralean.data.scene_crops import SceneViews
@@ -22,7 +23,7 @@ class Share(Dataset[Sample]):
     All are of one length, as processes that validate must take as many steps; what that adds to some has no labels.
     """
 
-    def __init__(self, samples: Tiles | Samples | SceneViews | PixelPatches, *, rank: int, count: int) -> None:
+    def __init__(self, samples: Tiles | Samples | SceneViews | PixelPatches | ObjectTiles, *, rank: int, count: int) -> None:
         self.samples, self.rank, self.count = samples, rank, count
 
     def __len__(self) -> int:
@@ -40,4 +41,7 @@ class Share(Dataset[Sample]):
 def _unlabelled(sample: Sample) -> Sample:
     if "label" in sample:
         return {**sample, "label": torch.full_like(sample["label"], UNLABELLED)}
+    if "bbox" in sample:
+        gone = {key: sample[key][:0] for key in ("bbox", "labels", "difficult")}  # type: ignore[literal-required]
+        return {**sample, **gone, "valid": torch.zeros_like(sample["valid"])}  # type: ignore[typeddict-item]
     return {**sample, "mask": torch.full_like(sample["mask"], IGNORE)}

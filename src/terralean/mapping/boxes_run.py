@@ -1,0 +1,363 @@
+"""One scene to the oriented boxes in it, in bounded memory.
+
+First every row of windows is searched and what is found there is kept in a file, so that a run that was stopped goes on after
+the last whole row, to the same boxes. Then the rows are read again one after the other, merged, and written as they settle.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import shapely
+import torch
+from numpy.typing import NDArray
+
+import terralean
+from terralean.boxes.form import to_polygons
+from terralean.boxes.merge import MergeConfig, Merged
+from terralean.data.oriented.dota import write_results
+from terralean.data.oriented.record import Detections
+from terralean.errors import JobError, OutputFailed
+from terralean.mapping.boxes_files import features_of, open_file
+from terralean.mapping.boxes_stream import NOTHING, Found, Stream, within_reach
+from terralean.mapping.crew import torch_threads
+from terralean.mapping.facts import scene_facts
+from terralean.mapping.lock import Lock
+from terralean.mapping.plan import Plan
+from terralean.mapping.progress import Meter, Progress
+from terralean.mapping.scenes import SceneSource
+from terralean.predict import Predictor
+from terralean.raster.clip import Clip, read_clip
+from terralean.raster.cog import bounded_cache, failed
+from terralean.raster.features import VECTOR_ERRORS
+from terralean.raster.geoparquet import import_pyarrow
+from terralean.raster.scene import Scene
+from terralean.spec import check_band_values, check_bands
+
+log = logging.getLogger(__name__)
+
+Format = Literal["gpkg", "fgb", "parquet"]
+WINDOWS_AT_ONCE = 4
+ORDER = "order.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BoxesConfig:
+    """How a scene is searched, None: as the model was trained, and what is written."""
+
+    tile_px: int | None = None
+    overlap_px: int | None = None
+    batch: int = WINDOWS_AT_ONCE  # windows searched at once
+    bands: tuple[int, ...] | None = None  # positions from 1 of the model's bands in the scene; None: the scene's own order
+    aoi: str | None = None  # a vector file: only boxes whose middle lies in its polygons are kept
+    format: Format = "gpkg"
+    threads: int = 1  # of arithmetic on a CPU
+    merge: MergeConfig = field(default_factory=MergeConfig)
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BoxesResult:
+    """What was found and written."""
+
+    path: str  # of the polygons
+    dota: str  # folder of DOTA's result files
+    width_px: int  # of what was searched
+    height_px: int
+    objects: dict[str, int]  # by class
+    windows: int  # that held something to search
+    resumed_share: float
+    seconds: float
+
+
+def find_boxes(
+    predictor: Predictor,
+    source: SceneSource,
+    *,
+    out: Path,
+    config: BoxesConfig,
+    progress: Callable[[Progress], None] = lambda progress: None,
+) -> BoxesResult:
+    """Write `out/<scene>_boxes.gpkg` and `out/<scene>_dota/Task1_<class>.txt` with the objects of a scene.
+
+    A polygon has `class`, `value`, `score`, and the box in px of the scene: `x_px`, `y_px`, `width_px`, `height_px`,
+    `angle_deg`. A scene without objects gives files without any. Raises BandMismatch before anything is searched, OutputFailed
+    where files are there or cannot be written, JobError where another run is at it or was begun otherwise.
+    """
+    began = time.monotonic()
+    target, dota = targets_of(source, out=out, format=config.format)
+    if config.format == "parquet":
+        import_pyarrow(target.name)
+    with source.open(predictor.card.bands, bands=config.bands) as scene, bounded_cache(), torch_threads(config.threads):
+        _check_bands(scene, predictor, chosen=config.bands is not None)
+        if not config.overwrite and (taken := [path for path in (target, dota) if path.exists()]):
+            raise OutputFailed(f"{taken[0]} exists; give --overwrite to replace it, or another --out")
+        search = _Search.of(predictor, scene, config)
+        folder = target.with_name(f"{source.stem}_boxes.part")
+        with _job(folder, search.facts(), overwrite=config.overwrite) as resumed:
+            windows = _search_rows(search, folder, progress)
+            merged = _merged_rows(search, folder)
+            counts = _write(merged, search, target, dota, stem=source.stem)
+        shutil.rmtree(folder, ignore_errors=True)
+    return BoxesResult(
+        path=str(target),
+        dota=str(dota),
+        width_px=search.plan.mapped.width,
+        height_px=search.plan.mapped.height,
+        objects=dict(zip(predictor.card.classes.names, counts.tolist(), strict=True)),
+        windows=windows,
+        resumed_share=round(resumed / len(search.plan.rows), 6),
+        seconds=round(time.monotonic() - began, 1),
+    )
+
+
+def search_scene(predictor: Predictor, scene: Scene, *, config: BoxesConfig) -> Merged:
+    """All boxes of a scene, merged, in memory; best first."""
+    search = _Search.of(predictor, scene, config)
+    stream = search.stream()
+    for row in search.plan.rows:
+        stream.add(search.row(row)[0])
+    found = stream.settled(next_row=None)
+    if found is None:
+        return _none()
+    return _within(found, search.clip)
+
+
+def targets_of(source: SceneSource, *, out: Path, format: Format) -> tuple[Path, Path]:
+    """The file of polygons, and the folder of DOTA's result files."""
+    return out / f"{source.stem}_boxes.{format}", out / f"{source.stem}_dota"
+
+
+# The search.
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Search:
+    """A scene, the windows that it is searched in, and who searches."""
+
+    predictor: Predictor
+    scene: Scene
+    plan: Plan
+    clip: Clip | None
+    config: BoxesConfig
+
+    @classmethod
+    def of(cls, predictor: Predictor, scene: Scene, config: BoxesConfig) -> _Search:
+        card = predictor.card
+        tile = card.tile_px if config.tile_px is None else config.tile_px
+        overlap = min(card.overlap_px, tile // 2) if config.overlap_px is None else config.overlap_px
+        clip = None if config.aoi is None else read_clip(config.aoi, like=scene.grid, name=scene.path)
+        part = None if clip is None else clip.window
+        plan = Plan(grid=scene.grid, tile_px=tile, overlap_px=overlap, part=part)
+        return cls(predictor=predictor, scene=scene, plan=plan, clip=clip, config=config)
+
+    @property
+    def reach_px(self) -> float:
+        """How far out of its window a box may reach."""
+        return self.plan.tile_px / 2
+
+    def stream(self) -> Stream:
+        return Stream(self.scene.grid, config=self.config.merge, reach_px=self.reach_px)
+
+    def row(self, row: int) -> tuple[Found, int]:
+        """What the windows that begin in a row of the scene show, and how many of them hold data."""
+        parts, seen, batch = [NOTHING], 0, []
+        for window in self.plan.row_of_windows(row):
+            if self.clip is not None and not self.clip.reaches(window):
+                continue
+            values, valid = self.scene.read(window)
+            if valid.any():
+                batch.append((window, np.where(valid, values, 0).astype(np.float32), valid))
+                seen += 1
+            if len(batch) == self.config.batch:
+                parts.append(self._found(batch))
+                batch = []
+        if batch:
+            parts.append(self._found(batch))
+        return within_reach(Found.joined(*parts), reach_px=self.reach_px), seen
+
+    def _found(self, batch: list[Any]) -> Found:
+        images, valid = (torch.from_numpy(np.stack([one[place] for one in batch])) for place in (1, 2))
+        parts = []
+        for (window, _, _), one in zip(batch, self.predictor.detect(images, valid), strict=True):
+            sides = [window.col, window.row, window.col + window.width, window.row + window.height]
+            boxes = one.boxes.double().numpy() + np.array([window.col, window.row, 0, 0, 0])
+            parts.append(
+                Found(
+                    boxes=boxes,
+                    scores=one.scores.double().numpy(),
+                    labels=one.labels.numpy(),
+                    windows=np.tile(np.array(sides, dtype=np.float64), (len(boxes), 1)),
+                )
+            )
+        return Found.joined(*parts)
+
+    def facts(self) -> dict[str, Any]:
+        """All that the boxes found in a row depend on."""
+        return {
+            "terralean": terralean.__version__,
+            "model": self.predictor.fingerprint(),
+            "precision": self.predictor.precision,
+            "scene": scene_facts(self.scene),
+            "windows": [self.plan.tile_px, self.plan.overlap_px, self.config.batch],
+            "area": None if self.clip is None else self.clip.digest,
+        }
+
+
+def _search_rows(search: _Search, folder: Path, progress: Callable[[Progress], None]) -> int:
+    """Search the rows whose files are not there yet; how many windows of the scene held data."""
+    rows, seen = search.plan.rows, 0
+    done = sum(_file(folder, row).is_file() for row in rows)
+    grid = search.scene.grid.crop(search.plan.mapped)
+    meter = Meter(grid, scene=search.scene.path, resumed_rows=_height(search.plan, done))
+    for number, row in enumerate(rows):
+        progress(meter.at(_height(search.plan, number)))
+        path = _file(folder, row)
+        if path.is_file():
+            seen += int(_read(path)[1])
+            continue
+        found, windows = search.row(row)
+        seen += windows
+        _save(path, found, windows)
+    progress(meter.at(grid.height))
+    return seen
+
+
+def _height(plan: Plan, rows: int) -> int:
+    """Rows of the map that are done when so many rows of windows are."""
+    return sum(plan.strip(row).height for row in plan.rows[:rows])
+
+
+# Files of rows.
+
+
+def _file(folder: Path, row: int) -> Path:
+    return folder / f"row_{row}.npz"
+
+
+def _save(path: Path, found: Found, windows: int) -> None:
+    part = path.with_suffix(".part")
+    try:
+        with part.open("wb") as file:
+            np.savez(
+                file, boxes=found.boxes, scores=found.scores, labels=found.labels, windows=found.windows, seen=np.array(windows)
+            )
+        os.replace(part, path)
+    except OSError as error:
+        raise failed(path, error, left="what was searched before is kept") from error
+
+
+def _read(path: Path) -> tuple[Found, int]:
+    with np.load(path) as saved:
+        found = Found(**{name: saved[name] for name in ("boxes", "scores", "labels", "windows")})
+        return found, int(saved["seen"])
+
+
+@contextmanager
+def _job(folder: Path, facts: dict[str, Any], *, overwrite: bool) -> Iterator[int]:
+    """The folder of rows, held by this process alone; yields how many rows an earlier run left in it."""
+    told = json.dumps(facts, sort_keys=True)
+    with ExitStack() as stack:
+        try:
+            lock = Lock(folder)
+        except OSError as error:
+            raise failed(folder, error) from error
+        stack.callback(lock.release)
+        order = folder / ORDER
+        if order.is_file() and order.read_text(encoding="utf-8") != told:
+            if not overwrite:
+                raise JobError(
+                    f"{folder} holds a search that was begun with another model, scene or windows; give --overwrite to begin "
+                    "anew, or another --out"
+                )
+            for path in folder.glob("row_*"):
+                path.unlink()
+        order.write_text(told, encoding="utf-8")
+        yield len(list(folder.glob("row_*.npz")))
+
+
+# From rows to files.
+
+
+def _merged_rows(search: _Search, folder: Path) -> Iterator[Merged]:
+    """Boxes of the scene, those of a row at a time as they settle, best first."""
+    stream, rows = search.stream(), search.plan.rows
+    for number, row in enumerate(rows):
+        stream.add(_read(_file(folder, row))[0])
+        settled = stream.settled(next_row=rows[number + 1] if number + 1 < len(rows) else None)
+        if settled is not None:
+            yield _within(settled, search.clip)
+
+
+def _within(merged: Merged, clip: Clip | None) -> Merged:
+    """Boxes whose middle lies in the polygons."""
+    if clip is None or not len(merged.boxes):
+        return merged
+    points = shapely.points(merged.boxes[:, :2].numpy())
+    inside = np.zeros(len(points), dtype=bool)
+    inside[clip.tree.query(points, predicate="intersects")[0]] = True
+    return Merged(*(some[torch.from_numpy(inside)] for some in merged))
+
+
+def _write(merged: Iterator[Merged], search: _Search, target: Path, dota: Path, *, stem: str) -> NDArray[np.int64]:
+    """Both kinds of files, whole or not at all; objects of each class (K,)."""
+    classes, grid = search.predictor.card.classes, search.scene.grid
+    counts = np.zeros(len(classes), dtype=np.int64)
+    part = target.with_name(f"{target.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        file = open_file(part / target.name, crs=grid.crs)
+        every = []
+        file.write(features_of(_none(), grid), classes)  # a layer is there even where nothing is found
+        for some in merged:
+            features = features_of(some, grid)
+            file.write(features, classes)
+            counts += np.bincount(features.labels, minlength=len(classes))
+            every.append(some)
+        file.close()
+        write_results(part / dota.name, [_detections(every, stem)], classes=classes)
+        shutil.rmtree(dota, ignore_errors=True)
+        os.replace(part / dota.name, dota)
+        os.replace(part / target.name, target)
+    except (OSError, *VECTOR_ERRORS) as error:
+        raise failed(target, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return counts
+
+
+def _none() -> Merged:
+    return Merged(torch.zeros(0, 5).double(), torch.zeros(0), torch.zeros(0).long(), torch.zeros(0).long())
+
+
+def _detections(parts: list[Merged], stem: str) -> Detections:
+    every = Merged(*(torch.cat(some) for some in zip(_none(), *parts, strict=True)))
+    return detections_of(every, image=stem)
+
+
+def detections_of(merged: Merged, *, image: str) -> Detections:
+    """Boxes of a scene as scores and result files take them."""
+    return Detections(
+        image=image,
+        polygons=to_polygons(merged.boxes.double()).numpy().reshape(-1, 8),
+        scores=merged.scores.double().numpy(),
+        labels=merged.labels.numpy(),
+    )
+
+
+def _check_bands(scene: Scene, predictor: Predictor, *, chosen: bool) -> None:
+    if chosen:
+        check_band_values(scene.bands, predictor.card.bands, scene=scene.path)
+    else:
+        check_bands(scene.bands, predictor.card.bands, scene=scene.path)
