@@ -142,7 +142,17 @@ def test_seeds_deal_their_own_pixels_and_are_scored_together(cube, tmp_path):
     assert splits[0].train.row.tolist() != splits[1].train.row.tolist()
 
 
-def test_only_training_pixels_are_measured(cube, tmp_path, labelled_cube):
+def test_other_data_are_scored_as_a_whole(trained, tmp_path, labelled_cube):
+    _, known = labelled_cube(tmp_path / "data", seed=3)
+    how = {"read": recipes.read_run, "data": tmp_path / "data", "out": tmp_path / "report", "device": "cpu"}
+    found = run_evaluation(trained / "svm", **how).document
+    assert sum(entry["support_px"] for entry in found["classes"]) == (known != 255).sum()
+    assert found["OA"]["value"] > 0.9  # its spectra are those of the scene that was learned from
+    assert found["position_only"] is None
+    assert "not checked" in found["leakage"]["verdict"]
+
+
+def test_only_training_pixels_are_measured(cube):
     material = from_cubes(svm(), cube)
     mean, weight = principal_components(material.pixels, count=4)
     assert mean.abs().max() < 1e-5
@@ -170,6 +180,17 @@ def test_a_network_is_adapted_to_another_scene(trained, tmp_path, labelled_cube)
     before, after = (load(folder, device="cpu").model.state_dict() for folder in (trained / "net", tmp_path / "run"))
     assert torch.equal(before["spectral.project.weight"], after["spectral.project.weight"])
     assert not torch.equal(before["head.weight"], after["head.weight"])
+
+
+def test_adapting_to_other_bands_begins_with_their_components(trained, tmp_path, labelled_cube):
+    labelled_cube(tmp_path / "data", seed=5)
+    steps = ("train.steps=2", "train.validate_every=1", "train.warmup_steps=1", "data.bands=[1,2,3,5,7,8,9,10,12]")
+    told = lola(*steps, f"adapt.from={trained / 'net'}", "adapt.rank=2", "adapt.train=[head]")
+    run(told, data=tmp_path / "data", out=tmp_path / "run", device="cpu")
+    material = from_cubes(told, tmp_path / "data")
+    _, weight = principal_components(material.pixels, count=4)
+    found = load(tmp_path / "run", device="cpu").model.state_dict()["spectral.project.weight"]
+    torch.testing.assert_close(found[..., 0, 0], weight)
 
 
 def test_a_scene_of_other_bands_is_refused(trained, cube, tmp_path):

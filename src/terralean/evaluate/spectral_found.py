@@ -84,7 +84,7 @@ def as_document(found: SpectralFound) -> dict[str, Any]:
             "window_px": mine.each[0].run.split.window_px,
         },
         "position_only": None if found.floor is None else _floor_document(found.floor),
-        "dropped_px": dict(zip(names, mine.each[0].run.split.dropped, strict=True)) if found.data is None else None,
+        "pixels": mine.each[0].run.split.counts(names) if found.data is None else None,  # of the first seed
         "against": [_other_document(other, found) for other in found.others],
         "cost": cost_document(mine),
         "run": {"folder": str(mine.contender), "model": card.model, "split": card.training.split},

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from terralean.data.scene_split import CONTENT, SceneSplit, load_scene_split
+from terralean.data.spectral.scenes import folder_of
+from terralean.data.spectral.split import PIXELS, PixelSplit
+from terralean.data.spectral.split import load_split as load_pixel_split
 from terralean.data.split import Split, load_split
 from terralean.errors import TerraleanError
 from terralean.inspect.finding import Finding, worst_first
@@ -28,7 +31,7 @@ class RunReport:
     card: Card | None
     weights_mb: float | None
     data: str | None  # the folder that it was trained on
-    splits: dict[str, int] | None  # regions of each split; images, where each as a whole has a class
+    splits: dict[str, int] | None  # regions of each split; images, where each as a whole has a class; or pixels of cubes
     exported: Manifest | None = None  # of a folder that was exported: for what, and how near it comes to the run
     findings: tuple[Finding, ...]
     kind: Literal["run"] = "run"
@@ -80,11 +83,13 @@ def _exported(path: Path, findings: list[Finding]) -> Manifest | None:
         return None
 
 
-def _split(path: Path, findings: list[Finding]) -> Split | SceneSplit | None:
+def _split(path: Path, findings: list[Finding]) -> Split | SceneSplit | PixelSplit | None:
     if not (path / SPLIT).is_file():
         return None
     try:
         content = json.loads((path / SPLIT).read_text(encoding="utf-8"))
+        if content.get("content") == PIXELS:
+            return load_pixel_split(path / SPLIT)
         return load_scene_split(path / SPLIT) if content.get("content") == CONTENT else load_split(path / SPLIT)
     except (TerraleanError, ValueError, KeyError) as error:
         message = f"{path / SPLIT} cannot be read: {error}"
@@ -115,7 +120,7 @@ def _told(card: Card | None) -> Iterable[Finding]:
         yield Finding(severity="note", message="it has not been evaluated on its test split", fix="terralean evaluate RUN")
 
 
-def _moved(split: Split | SceneSplit | None) -> Iterable[Finding]:
-    if split is not None and not Path(split.root).is_dir():
+def _moved(split: Split | SceneSplit | PixelSplit | None) -> Iterable[Finding]:
+    if split is not None and not folder_of(split.root).is_dir():
         message = f"its data are no longer at {split.root}"
         yield Finding(severity="note", message=message, fix="evaluate with --data DIR; mapping does not need them")

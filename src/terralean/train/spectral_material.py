@@ -18,12 +18,13 @@ from terralean.data.spectral.patches import (
     PixelPatches,
     normalisation_of,
     normalised,
+    open_cubes,
     scene_spectra,
     spectra,
     with_data,
 )
 from terralean.data.spectral.pixels import Pixels, labelled
-from terralean.data.spectral.scenes import SpectralDataset, find_cubes
+from terralean.data.spectral.scenes import SpectralDataset, find_cubes, folder_of
 from terralean.data.spectral.split import PixelSplit, all_pixels, deal_pixels, fingerprint, save_split
 from terralean.errors import ConfigError
 from terralean.models import create
@@ -46,8 +47,10 @@ def from_cubes(experiment: SpectralExperiment, root: Path) -> Material:
             f"model {experiment.model.name} sees {window_px} px, the split keeps test pixels apart for windows of "
             f"{config.split.window_px} px; raise --set data.split.window_px={window_px}, for all runs that are compared"
         )
-    readers = [CubeReader(scene.image, bands=config.bands) for scene in dataset.scenes]
+    readers = open_cubes([scene.image for scene in dataset.scenes], bands=config.bands)
     split = deal_pixels(dataset, config, with_data(_known(dataset, config), readers), seed=seed)
+    for name, found in split.counts(dataset.classes.names).items():
+        log.info("%s: %d px train, %d validate, %d test", name, found["train"], found["validation"], found["test"])
     for note in split.notes:
         log.warning("%s", note)
     leakage = check_leakage(split, classes=len(dataset.classes))
@@ -58,7 +61,7 @@ def _known(dataset: SpectralDataset, config: SpectralDataConfig) -> Pixels:
     """All labelled pixels; of label maps alone, those that any of them names."""
     if config.split.method != "maps" or config.labels is not None:
         return all_pixels(dataset)
-    root = Path(dataset.root) if Path(dataset.root).is_dir() else Path(dataset.root).parent
+    root = folder_of(dataset.root)
     paths = [path for path in (config.train_labels, config.validation_labels, config.test_labels) if path is not None]
     maps = np.stack([dataset.map_of(str(root / path), scene=0) for path in paths])
     return labelled(maps.min(axis=0), scene=0, none=IGNORE)

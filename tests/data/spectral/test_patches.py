@@ -10,6 +10,7 @@ from terralean.data.spectral.patches import (
     changed,
     normalisation_of,
     normalised,
+    open_cubes,
     scene_spectra,
     spectra,
     with_data,
@@ -52,6 +53,12 @@ def test_a_patch_is_what_lies_around_its_pixel(reader, held):
     assert (corner["image"][:, 1:, 1:].numpy() == VALUES[:, :2, :2]).all()
     assert corner["image"][:, 0].abs().sum() == corner["image"][:, :, 0].abs().sum() == 0
     assert corner["valid"].sum() == 4
+
+
+def test_no_more_is_held_than_may_be(reader, monkeypatch):
+    path, size = reader.scene.path, VALUES.nbytes
+    monkeypatch.setattr(cut, "HELD_BYTES", 2 * size)
+    assert [one.hold for one in open_cubes([path] * 3, bands=None)] == [True, True, False]
 
 
 def test_pixels_without_data_are_left_out_and_told(reader, caplog):

@@ -4,6 +4,11 @@ import pytest
 from terralean.data.spectral.config import SpectralDataConfig
 from terralean.data.spectral.scenes import find_cubes
 from terralean.errors import DatasetError, GridMismatch, LabelError, MissingFile
+from terralean.raster.grid import Grid
+from terralean.raster.write import write_scene
+from terralean.spec import Bands
+
+CUBE = Grid(width=40, height=48, crs="EPSG:32633", transform=(30.0, 0.0, 3e5, 0.0, -30.0, 5.8e6))
 
 
 def find(root, **settings):
@@ -67,6 +72,15 @@ def test_numbers_with_gaps_become_classes_in_order(tmp_path, labelled_cube):
     assert found.map_of(found.scenes[0].labels, scene=0)[0, :4].tolist() == [1, 0, 2, 255]
     with pytest.raises(LabelError, match=r"data.classes names 1 classes, the labels have 3"):
         find(tmp_path, classes=("x",))
+
+
+@pytest.mark.parametrize(("nodata", "names"), [(None, ("class 1", "class 2")), (255, ("class 0", "class 1", "class 2"))])
+def test_zero_of_a_geotiff_is_a_class_where_something_else_is_none(tmp_path, labelled_cube, nodata, names):
+    labelled_cube(tmp_path, labels=False)
+    numbers = np.zeros((1, 48, 40), np.uint8)
+    numbers[0, :2, :2] = [[1, 2], [2, 255 if nodata else 1]]
+    write_scene(tmp_path / "scene_gt.tif", numbers, grid=CUBE, bands=Bands(names=("class",)), nodata=nodata)
+    assert find(tmp_path).classes.names == names
 
 
 def test_what_is_not_there_is_said(tmp_path, labelled_cube):

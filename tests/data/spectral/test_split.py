@@ -104,6 +104,18 @@ def test_few_pixels_are_shared_out_and_named():
     split, _ = deal(labels, method="random")
     assert split.train.counts(3)[2] == 1
     assert "no test pixel of c" in split.notes
+    assert split.counts(CLASSES.names)["c"] == {"train": 1, "validation": 0, "test": 0, "dropped": 0}
+
+
+def test_validation_takes_no_more_than_it_may():
+    few, _ = deal(fields(), method="random", share=0.5)
+    assert len(few.validation) == pytest.approx(900, abs=3)
+    capped, pixels = deal(fields(), method="random", share=0.5, validation_most=90)
+    assert len(capped.validation) == pytest.approx(90, abs=3)
+    assert (capped.validation.counts(3) > 0).all()
+    none, _ = deal(fields(), method="random", validation=0.0)
+    assert len(none.validation) == 0
+    assert len(none.train) + len(none.test) == len(pixels)
 
 
 def test_the_same_seed_deals_the_same_and_another_otherwise():

@@ -26,6 +26,7 @@ class SpectralSplitConfig:
     per_class: int | None = None  # so many of each class in place of a share
     least: int = 3  # of each class where a share gives fewer
     validation: float = 0.5  # pixels for each training pixel, beside these
+    validation_most: int = 2000  # pixels in all, so that validating takes no longer than training
     test: float = 0.5  # of the squares, to test on
     block_px: int | None = None  # side of the squares; None: twice the window, or smaller where classes need it
     window_px: int = 15  # side of the largest patch that any of the models compared sees around a pixel
@@ -38,7 +39,7 @@ class SpectralSplitConfig:
             raise ConfigError(f"data.split.share must be above 0 and below 1, got {self.share}; 0.05 is 5 %")
         if not 0 < self.test < 1:
             raise ConfigError(f"data.split.test must be above 0 and below 1, got {self.test}")
-        for name in ("least", "per_class", "block_px", "window_px"):
+        for name in ("least", "per_class", "block_px", "window_px", "validation_most"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"data.split.{name} must be at least 1, got {value}")
         if self.window_px % 2 == 0:

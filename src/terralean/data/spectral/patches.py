@@ -21,19 +21,18 @@ from terralean.spec import Bands, Normalisation
 
 log = logging.getLogger(__name__)
 
-HELD_BYTES = 1 << 30  # of a cube that is read once and held; larger ones are read window by window
+HELD_BYTES = 1 << 30  # of cubes that are read once and held; what is larger is read window by window
 STRIP_VALUES = 1 << 25  # of a cube that are read at once
 POWERS = {"none": 1.0, "root": 0.5, "full": 0.0}  # of the pixels that a class has: how often it is drawn
 COMPONENT_PIXELS = 20_000  # of a whole scene, from which components come at most
 
 
 class CubeReader:
-    """Windows of a cube with zeros beyond its edges. A small one is read once, at the first window."""
+    """Windows of a cube with zeros beyond its edges. Where it is to be held it is read once, at the first window."""
 
-    def __init__(self, image: str, *, bands: Sequence[int] | None) -> None:
+    def __init__(self, image: str, *, bands: Sequence[int] | None, hold: bool = True) -> None:
         self.scene: Scene = open_scene(image, bands=bands)
-        held = self.scene.grid.window.pixels * len(self.scene.bands) * np.dtype(self.scene.bands.dtype).itemsize
-        self.hold = held <= HELD_BYTES
+        self.hold = hold
         self._held: tuple[NDArray[Any], NDArray[np.bool_]] | None = None
 
     def read(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -52,6 +51,19 @@ class CubeReader:
         to, source = inside.slices(origin=window), inside.slices()
         values[:, *to], valid[to] = whole[:, *source], known[source]
         return values, valid
+
+
+def open_cubes(images: Sequence[str], *, bands: Sequence[int] | None) -> list[CubeReader]:
+    """Readers of cubes, of which as many are held as HELD_BYTES allow, the first ones first."""
+    readers, left = [], HELD_BYTES
+    for image in images:
+        reader = CubeReader(image, bands=bands)
+        scene = reader.scene
+        size = scene.grid.window.pixels * len(scene.bands) * np.dtype(scene.bands.dtype).itemsize
+        reader.hold = size <= left
+        left -= size if reader.hold else 0
+        readers.append(reader)
+    return readers
 
 
 class PixelPatches(Dataset[Sample]):

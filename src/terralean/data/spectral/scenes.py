@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,10 @@ from terralean.raster.cube_source import CubeSource, is_cube
 from terralean.raster.envi import header_of
 from terralean.raster.grid import Grid
 from terralean.raster.known_scenes import coloured
-from terralean.raster.label_map import LabelledFile, Unlabelled, find_labels
+from terralean.raster.label_map import ALL_NUMBERS, LabelledFile, Unlabelled, find_labels
 from terralean.raster.label_points import SUFFIXES as TABLES
 from terralean.raster.label_points import is_points
-from terralean.raster.labels import read_labels
+from terralean.raster.labels import count_stored, read_labels
 from terralean.raster.polygons import is_vector
 from terralean.raster.scene import describe, open_scene
 from terralean.raster.source import named_part
@@ -76,7 +76,7 @@ def find_cubes(root: Path, config: SpectralDataConfig) -> SpectralDataset:
     """
     pairs, notes = _pairs(root, config)
     scenes, bands = _open(pairs, config)
-    known = _known_labels(pairs, config)
+    known = _known_labels(pairs, config, folder=folder_of(root))
     classes, coding = _classes(known, config)
     return SpectralDataset(
         root=str(root),
@@ -91,12 +91,18 @@ def find_cubes(root: Path, config: SpectralDataConfig) -> SpectralDataset:
 Pair = tuple[str, str | None]  # a cube and its labels
 
 
+def folder_of(root: str | Path) -> Path:
+    """The folder that paths of a config are seen from: the data folder, or that of the cube that was named."""
+    file = Path(named_part(str(root))[0])
+    return file.parent if file.is_file() else Path(root)
+
+
 def _pairs(root: Path, config: SpectralDataConfig) -> tuple[list[Pair], list[str]]:
     """Cubes with their labels, and what was left out."""
     file = Path(named_part(str(root))[0])
     if not file.exists():
         raise MissingFile(f"{root} is not there; name a folder with a cube and its labels, or the cube itself")
-    folder = file.parent if file.is_file() else root
+    folder = folder_of(root)
     needs = config.split.method != "maps" or config.labels is not None
     if file.is_file() or config.cube is not None:
         image = str(root) if config.cube is None else str(folder / config.cube)
@@ -210,6 +216,8 @@ def _open(pairs: Sequence[Pair], config: SpectralDataConfig) -> tuple[tuple[Labe
             if bands is None:
                 bands = scene.bands
             check_bands(scene.bands, bands, scene=image)
+            if isinstance(scene.source, CubeSource) and scene.source.cube.scene is not None:
+                log.info("%s is %s", image, scene.source.cube.scene)
             scenes.append(LabelledCube(image=image, labels=labels, grid=scene.grid))
     assert bands is not None
     if len(bands) == 1:
@@ -217,11 +225,10 @@ def _open(pairs: Sequence[Pair], config: SpectralDataConfig) -> tuple[tuple[Labe
     return tuple(scenes), bands
 
 
-def _known_labels(pairs: Sequence[Pair], config: SpectralDataConfig) -> list[LabelledFile]:
+def _known_labels(pairs: Sequence[Pair], config: SpectralDataConfig, *, folder: Path) -> list[LabelledFile]:
     """What each file of labels is; of several scenes some may have none."""
-    root = Path(named_part(pairs[0][0])[0]).parent
     maps = (config.train_labels, config.validation_labels, config.test_labels)
-    paths = [labels for _, labels in pairs if labels is not None] or [str(root / path) for path in maps if path is not None]
+    paths = [labels for _, labels in pairs if labels is not None] or [str(folder / path) for path in maps if path is not None]
     found = []
     for path in paths:
         try:
@@ -236,10 +243,19 @@ def _known_labels(pairs: Sequence[Pair], config: SpectralDataConfig) -> list[Lab
 
 
 def _find(path: str, config: SpectralDataConfig) -> LabelledFile:
-    """Of plain rasters 0 is no label, either: where few pixels are labelled the rest is written so."""
+    """Of plain rasters 0 is no label, either, unless another value says so: where few are labelled the rest is written so."""
     plain = not (is_cube(path) or is_vector(path) or is_points(path))
-    how: Unlabelled = "zero" if plain and config.unlabelled == "auto" else config.unlabelled
-    return find_labels(path, unlabelled=how)
+    if not plain or config.unlabelled != "auto":
+        return find_labels(path, unlabelled=config.unlabelled)
+    how: Unlabelled = "none" if _has_nodata(path) else "zero"
+    why = "a class, as pixels without label are nodata" if how == "none" else "no label, as no pixel is nodata"
+    return replace(find_labels(path, unlabelled=how), note=f"0 is {why}; say otherwise with data.unlabelled")
+
+
+def _has_nodata(path: str) -> bool:
+    """Whether a raster says of some pixels that they hold nothing."""
+    with describe(path, expected="a label map") as scene:
+        return sum(count_stored(path, coding=ALL_NUMBERS).values()) < scene.grid.window.pixels
 
 
 def _classes(known: Sequence[LabelledFile], config: SpectralDataConfig) -> tuple[Classes, Coding]:
@@ -257,10 +273,10 @@ def _classes(known: Sequence[LabelledFile], config: SpectralDataConfig) -> tuple
             if key in named and named[key][0] != name:
                 raise LabelError(f"{one.path}: class {key} is {name}, elsewhere {named[key][0]}; number the classes alike")
             named.setdefault(key, (name, colour))
-    keys = sorted(named, key=lambda key: (str(key) if by_name else "", key if isinstance(key, int) else 0))
-    classes = _renamed([named[key] for key in keys], config, numbers=keys)
+    order = sorted(named, key=lambda key: (str(key) if by_name else "", key if isinstance(key, int) else 0))
+    classes = _renamed([named[key] for key in order], config, numbers=order)
     ignored = tuple(sorted({number for one in known for number in one.coding.ignored}))
-    return classes, Coding() if by_name else Coding(values=tuple(int(key) for key in keys), ignored=ignored)
+    return classes, Coding() if by_name else Coding(values=tuple(int(key) for key in order), ignored=ignored)
 
 
 def _renamed(

@@ -16,7 +16,7 @@ from terralean.data.deal import deal
 from terralean.data.spectral.config import SpectralDataConfig, SpectralSplitConfig
 from terralean.data.spectral.pixels import Pixels, joined, labelled
 from terralean.data.spectral.places import nearest_px, origins, places
-from terralean.data.spectral.scenes import SpectralDataset
+from terralean.data.spectral.scenes import SpectralDataset, folder_of
 from terralean.data.words import listed
 from terralean.errors import DatasetError, EmptySplit, LabelError, RunError
 from terralean.raster.source import named_part
@@ -26,6 +26,7 @@ DEALS = 40  # that are tried with squares of one size
 SMALLEST_BLOCK_PX = 4
 VALIDATION_SIDE = 0.25  # of the squares that are not for test
 NAMES = ("train", "validation", "test")
+PIXELS = "pixels of cubes"  # what a split.json with this `content` is of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,6 +50,11 @@ class PixelSplit:
         """The pixels of a part."""
         found: Pixels = getattr(self, name)
         return found
+
+    def counts(self, classes: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Pixels of each class in each part, and those left out of the test."""
+        each = {name: self.of(name).counts(len(classes)) for name in NAMES} | {"dropped": np.array(self.dropped)}
+        return {cls: {name: int(counts[i]) for name, counts in each.items()} for i, cls in enumerate(classes)}
 
     def places(self, name: str) -> NDArray[np.int64]:
         """Where they lie (n, 2), row and column."""
@@ -86,7 +92,7 @@ def deal_pixels(dataset: SpectralDataset, config: SpectralDataConfig, there: Pix
         test=kept,
         dropped=tuple(dropped.tolist()),
         rule=f"{found.rule}; {_counted(found, kept)}{_dropped(split, dropped, classes)}",
-        notes=(*found.notes, *_absent(found, kept, classes)),
+        notes=(*found.notes, *_short(found, there, dataset, split), *_absent(found, kept, classes)),
     )
 
 
@@ -137,7 +143,10 @@ def _draw(pixels: Pixels, counts: NDArray[np.int64], rng: np.random.Generator) -
 
 
 def _validated(drawn: NDArray[np.int64], split: SpectralSplitConfig) -> NDArray[np.int64]:
-    return np.where(drawn > 0, np.ceil(split.validation * drawn), 0).astype(np.int64)
+    """Validation pixels (K,) of classes of which so many are drawn to train on."""
+    each = split.validation * drawn
+    share = min(1.0, split.validation_most / max(each.sum(), 1))
+    return np.ceil(share * each).astype(np.int64)
 
 
 def _random(task: _Task) -> _Dealt:
@@ -161,18 +170,15 @@ def _blocks(task: _Task) -> _Dealt:
     split = task.split
     first = split.block_px or 2 * split.window_px
     sides = [first] if split.block_px else [side for i in range(8) if (side := first >> i) >= SMALLEST_BLOCK_PX] or [first]
-    best: tuple[int, _Dealt] | None = None
-    for side in sides:
-        for _ in range(DEALS):
-            found = _deal_blocks(task, side=side)
-            lacking = _lacking(found, task)
-            if best is None or lacking < best[0]:
-                best = lacking, found
-            if not lacking:
-                break
-        if not best[0]:
+    best = _deal_blocks(task, side=first)
+    fewest = _lacking(best, task)
+    for side in (side for side in sides for _ in range(DEALS)):
+        if not fewest:
             break
-    return best[1]
+        found = _deal_blocks(task, side=side)
+        if (lacking := _lacking(found, task)) < fewest:
+            best, fewest = found, lacking
+    return best
 
 
 def _lacking(found: _Dealt, task: _Task) -> int:
@@ -233,7 +239,7 @@ def _maps(dataset: SpectralDataset, config: SpectralDataConfig, there: Pixels, *
     """As label maps have it, checked against each other and against the full map."""
     if len(dataset.scenes) > 1:
         raise DatasetError("data.split.method=maps is for one scene; name it with --set data.cube=FILE")
-    root = Path(dataset.root) if Path(dataset.root).is_dir() else Path(dataset.root).parent
+    root = folder_of(dataset.root)
     named = {"train": config.train_labels, "validation": config.validation_labels, "test": config.test_labels}
     maps = {name: dataset.map_of(str(root / path), scene=0) for name, path in named.items() if path is not None}
     _check_maps(maps, named, dataset, there if config.labels is not None else None)
@@ -313,6 +319,16 @@ def _dropped(split: SpectralSplitConfig, dropped: NDArray[np.int64], classes: Se
     return f"; test pixels within {split.reach_px} px of a training pixel left out ({rule}): {int(dropped.sum())}{told}"
 
 
+def _short(found: _Dealt, there: Pixels, dataset: SpectralDataset, split: SpectralSplitConfig) -> list[str]:
+    """Classes with fewer training pixels than asked for."""
+    if split.method != "block":
+        return []
+    names = dataset.classes.names
+    asked, drawn = wanted(there.counts(len(names)), split), found.train.counts(len(names))
+    lost = [f"{name} ({got} of {need})" for name, got, need in zip(names, drawn, asked, strict=True) if 0 < got < need]
+    return [f"the squares for training hold fewer pixels than asked for of {', '.join(lost)}"] if lost else []
+
+
 def _absent(found: _Dealt, test: Pixels, classes: Sequence[str]) -> list[str]:
     """Classes that a part lacks."""
     notes = []
@@ -327,6 +343,7 @@ def save_split(split: PixelSplit, path: Path) -> None:
     """Write which pixels are which: scene, row, column and class of each."""
     parts = {name: {key: getattr(split.of(name), key).tolist() for key in ("scene", "row", "col", "label")} for name in NAMES}
     values: dict[str, Any] = {
+        "content": PIXELS,
         "root": split.root,
         "images": list(split.images),
         "origin": split.origin.tolist(),
