@@ -27,7 +27,7 @@ from terralean.raster.scene import open_scene
 from terralean.spec import check_bands
 from terralean.weights.card import Card
 
-ReadData = Callable[[Path], DataConfig | SceneDataConfig]  # how the run of a folder read its data
+ReadData = Callable[[Path], object]  # how the run of a folder read its data
 Tile = tuple[NDArray, NDArray[np.bool_]]  # values (C, t, t), valid (t, t)
 Place = TypeVar("Place")
 
@@ -51,10 +51,12 @@ class Wanted(NamedTuple):
 
 
 def tiles_of_run(run: Path, wanted: Wanted, *, read: ReadData, splits: Sequence[SplitName]) -> Tiles | None:
-    """Of the first of these splits whose images are still there; None where none is, or the run has no data of its own."""
+    """Of the first of these splits whose images are still there; None where none is, or the run has no such data."""
     if not (run / "split.json").is_file() or not (run / "recipe.yaml").is_file():
         return None
     data = read(run)
+    if not isinstance(data, DataConfig | SceneDataConfig):
+        return None
     for split in splits:
         found = (
             _views(run, data, wanted, split=split) if isinstance(data, SceneDataConfig) else _regions(run, data, wanted, split)
