@@ -373,7 +373,8 @@ def test_a_scene_that_breaks_off_keeps_the_rows_above_and_names_the_block(predic
     kept = os.stat(path)
     with pytest.raises(UnreadableScene, match=r"scene\.tif breaks off at rows 512 to 767, columns 256 to 299"):
         map_scene(predictor, path, out=tmp_path / "maps", config=MapConfig())
-    assert "rows are kept in" in caplog.text
+    assert "480 of 800 rows are kept in" in caplog.text
+    assert "goes on from there if the scene can be read as it is; where its file is replaced, say --overwrite" in caplog.text
     assert list(files(tmp_path / "maps")) == ["scene_map.part"]
     path.write_bytes(whole)
     os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns))

@@ -20,9 +20,17 @@ def configure_logging(verbose: bool) -> None:
         handler: logging.Handler = RichHandler(console=err_console, show_time=False, show_path=False, markup=False)
         form = "%(message)s"
     else:
-        handler, form = logging.StreamHandler(sys.stderr), "%(levelname)-8s %(message)s"
+        handler, form = _Lines(), "%(levelname)-8s %(message)s"
     logging.basicConfig(level=logging.WARNING, handlers=[handler], format=form, force=True)
     logging.getLogger("terralean").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+class _Lines(logging.Handler):
+    """A line for each message, however long."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As logging calls it."""
+        err_console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(document: Any) -> None:

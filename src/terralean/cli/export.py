@@ -32,20 +32,30 @@ def export(
     out: Annotated[Path, typer.Option(help="A new folder.", show_default=False)],
     precision: Annotated[
         Literal["fp32", "bf16", "fp16", "int8"] | None,
-        typer.Option(help="Of the graph: bf16 for openvino and torch, int8 not for torch.", show_default="fp32"),
+        typer.Option(
+            help="Of the graph: onnx and deepness fp32, fp16 or int8, torch fp32, fp16 or bf16, openvino any.",
+            show_default="fp32",
+        ),
     ] = None,
     tile: Annotated[
         int | None,
-        typer.Option(help="Side in px of what it is tried on, and fixed to where it has to be. Default: the model's."),
+        typer.Option(
+            help="Side in px of the tiles it is compared on, and the only one it takes where a graph cannot leave it free. "
+            "Default: the model's."
+        ),
     ] = None,
     check: Annotated[
         list[str] | None,
-        typer.Option("--check", metavar="SCENE", help="Compare with RUN on this raster; repeatable. Default: its own data."),
+        typer.Option(
+            "--check", metavar="SCENE", help="Compare with RUN on tiles of this raster; repeatable. Default: its own data."
+        ),
     ] = None,
     calibrate: Annotated[
         list[str] | None,
         typer.Option(
-            "--calibrate", metavar="SCENE", help="Find int8 ranges on this raster; repeatable. Default: the training data."
+            "--calibrate",
+            metavar="SCENE",
+            help="Of int8: find the ranges of values on tiles of this raster; repeatable. Default: the training data.",
         ),
     ] = None,
     opset: Annotated[int | None, typer.Option(help="Of ONNX.", show_default="20, deepness 18")] = None,

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from terralean.errors import JobError, OutputFailed
+from terralean.errors import JobError, OutputFailed, UnreadableScene
 from terralean.mapping.journal import Journal
 from terralean.mapping.lock import NAME as LOCK
 from terralean.mapping.lock import Lock
@@ -30,6 +30,7 @@ from terralean.raster.source import GDAL_ERRORS
 log = logging.getLogger(__name__)
 
 CARD, JOURNAL, WHOLE = "job.json", "journal.jsonl", "whole"
+REPLACED = " if the scene can be read as it is; where its file is replaced, say --overwrite"
 SHOWN = 6  # differences between two jobs
 FINGERPRINT, SHORT = 64, 12  # digits of a fingerprint, and those that are told
 
@@ -175,9 +176,9 @@ def open_job(folder: Path, order: Order, *, overwrite: bool, target: Path) -> It
     except OutputFailed as error:  # of a file that was being made of the rows
         where, what = (str(folder / WHOLE), str(target.parent)), (NOTHING_LEFT, _left(job))
         raise OutputFailed(str(error).replace(*where).replace(*what)) from error
-    except BaseException:
+    except BaseException as error:
         if job is not None and job.done and folder.exists():
-            log.warning("%s", _left(job))
+            log.warning("%s%s", _left(job), REPLACED if isinstance(error, UnreadableScene) else "")
         raise
     finally:
         if job is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -85,39 +85,53 @@ def try_out(
     card = predictor.card
     with source.open(card.bands, bands=config.bands) as scene, bounded_cache(), torch_threads(config.threads):
         check_contract(scene, card, chosen=config.bands is not None)
-        with TemporaryDirectory(prefix="terralean-") as folder:
-            work = maker_of(card, config)(predictor, scene, config, targets_of(source, out=Path(folder), config=config))
-        if not isinstance(work, PixelWork):
-            raise ConfigError(
-                f"{card.model} was trained for {card.task}: a budget is for maps of pixels, whose windows overlap"
-            )
+        work = _pixel_work(predictor, scene, source=source, config=config)
         held = _Held(scene, work)
         if not held.windows.any():
             return None
         _warm_up(predictor)
         seconds = min(trial.seconds, trial.share * budget.of(area_km2=held.area_km2))
         found = list(_places(work, held, source=source, config=config, seconds=seconds, most=trial.places))
-        windows = sum(one.windows for one in found)
-        if not windows:
+        if not any(one.windows for one in found):
             return None
-        rows = max(found, key=lambda one: one.windows).rows
-        once, large = (_files_s(work, rows, side_px=side_px, source=source, config=config) for side_px in FILES_PX)
+        calibration = _calibration(work, held, found, source=source, config=config)
+    return Trial(calibration=calibration, extent=_extent(work, held))
+
+
+def _pixel_work(predictor: Predictor, scene: Scene, *, source: SceneSource, config: MapConfig) -> PixelWork:
+    """Of the whole scene. ConfigError for a model that maps no pixels."""
+    card = predictor.card
+    with TemporaryDirectory(prefix="terralean-") as folder:
+        work = maker_of(card, config)(predictor, scene, config, targets_of(source, out=Path(folder), config=config))
+    if not isinstance(work, PixelWork):
+        raise ConfigError(f"{card.model} was trained for {card.task}: a budget is for maps of pixels, whose windows overlap")
+    return work
+
+
+def _calibration(
+    work: PixelWork, held: _Held, found: Sequence[_Took], *, source: SceneSource, config: MapConfig
+) -> Calibration:
+    """What places took, for the scene as a whole; its files are made of the place with most in it, repeated."""
+    rows = max(found, key=lambda one: one.windows).rows
+    once, large = (_files_s(work, rows, side_px=side_px, source=source, config=config) for side_px in FILES_PX)
     per_px = max(0.0, large - once) / (FILES_PX[1] ** 2 - FILES_PX[0] ** 2)
-    window_s = sum(one.seconds for one in found) / windows
-    calibration = Calibration(
+    window_s = sum(one.seconds for one in found) / sum(one.windows for one in found)
+    return Calibration(
         seconds_per_mpx=window_s * int(held.windows.sum()) / (held.pixels / 1e6),
         fixed_s=once + per_px * work.grid.window.pixels,
-        device=device_name(predictor.device),
+        device=device_name(work.predictor.device),
     )
+
+
+def _extent(work: PixelWork, held: _Held) -> Extent:
     mapped = work.lattice.mapped
-    extent = Extent(
+    return Extent(
         height_px=mapped.height,
         width_px=mapped.width,
         mapped_px=held.pixels,
         area_km2=held.area_km2,
         tile_px=work.lattice.tile_px,
     )
-    return Trial(calibration=calibration, extent=extent)
 
 
 class _Held:

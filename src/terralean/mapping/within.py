@@ -123,20 +123,18 @@ def fit_budget(
     found = try_out(predictor, source, budget=budget, config=config, trial=trial or TrialConfig())
     if found is None:
         return Fitted(predictor=predictor, config=config, choice=None, told="no part of the scene seems to hold data")
-    own = own_row(rows, card)
     choice = choose(
         rows,
-        own=own,
+        own=own_row(rows, card),
         budget=budget,
         calibration=found.calibration,
         extent=found.extent,
         config=choosing or BudgetConfig(),
     )
-    if choice.row != own:
-        predictor = _opened(load, choice.row, card)
-    return Fitted(
-        predictor=predictor, config=replace(config, overlap_px=choice.row.overlap_px), choice=choice, told=_told(choice)
-    )
+    row = choice.row
+    if row != choice.own:
+        predictor = _opened(load, row, card)
+    return Fitted(predictor=predictor, config=replace(config, overlap_px=row.overlap_px), choice=choice, told=_told(choice))
 
 
 def curve_of(card: Card, *, run: Path) -> tuple[Row, ...]:
