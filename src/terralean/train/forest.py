@@ -76,7 +76,7 @@ def draw_pixels(config: ForestConfig, material: Material, *, seed: int) -> tuple
     normalise, before = Normalise(material.normalisation), np.zeros(len(chosen), np.int64)
     found = []
     assert material.training is not None
-    for sample in _each(material.training):
+    for sample in _each(cast("Tiles | Samples", material.training)):
         places = _places(sample["mask"].numpy().ravel(), chosen, before)
         if len(places):
             seen = features(_seen(sample, normalise), sides_px=config.sides_px)[0].flatten(1)

@@ -268,7 +268,7 @@ def _classes(known: Sequence[LabelledFile], config: SpectralDataConfig) -> tuple
         )
     named: dict[int | str, tuple[str, tuple[int, int, int]]] = {}
     for one in known:
-        keys = one.coding.values or one.classes.names
+        keys: tuple[int | str, ...] = one.coding.values or one.classes.names
         for key, name, colour in zip(keys, one.classes.names, one.classes.colours, strict=True):
             if key in named and named[key][0] != name:
                 raise LabelError(f"{one.path}: class {key} is {name}, elsewhere {named[key][0]}; number the classes alike")
