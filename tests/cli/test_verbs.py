@@ -16,6 +16,7 @@ OPTIONS = {
         *("--data", "--out", "--against", "--noise", "--noise-mode", "--noise-seed", "--curve", "--set"),
         *("--device", "--precision", "--json", "--verbose"),
     },
+    "tile": {"--out", "--size", "--overlap", "--iof", "--cut", "--empty", "--set", "--json", "--verbose"},
     "map": {
         *("--out", "--bands", "--tile", "--overlap", "--batch", "--confidence", "--polygons", "--table", "--overwrite"),
         *("--min-area", "--stac", "--envi", "--assets", "--resample", "--jobs", "--cluster", "--budget"),

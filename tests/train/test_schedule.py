@@ -5,6 +5,7 @@ import torch
 from terralean.errors import ConfigError
 from terralean.models import create
 from terralean.train.config import TrainConfig
+from terralean.train.detection_config import DetectionTrainConfig
 from terralean.train.schedule import factor, optimiser, schedule
 
 
@@ -103,3 +104,10 @@ def test_a_rate_for_no_backbone_is_refused():
         optimiser(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)), config(backbone_lr=0.1))
     with pytest.raises(ConfigError, match=r"train\.backbone_lr must be 0 or more"):
         config(backbone_lr=-0.1)
+
+
+def test_steps_divide_the_rate_by_ten_after_two_thirds_and_once_more_near_the_end():
+    course = DetectionTrainConfig(epochs=12, lr=0.01, batch=2, schedule="step", warmup_steps=4).course(tiles=9)
+    assert course.steps == 60
+    found = [factor(step, course) for step in (0, 3, 4, 39, 40, 54, 55, 59)]
+    assert found == pytest.approx([0.25, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])

@@ -19,6 +19,7 @@ from terralean.cli.export import export
 from terralean.cli.inspect import inspect
 from terralean.cli.list import list_
 from terralean.cli.map import map_
+from terralean.cli.tile import tile
 from terralean.cli.train import train
 from terralean.errors import SomeScenesFailed, Stopped, TerraleanError
 
@@ -26,6 +27,7 @@ INTERRUPTED = 130  # what typer makes of Ctrl-C
 VERBS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "inspect": inspect,
+    "tile": tile,
     "train": train,
     "evaluate": evaluate,
     "map": map_,

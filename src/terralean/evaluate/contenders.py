@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from terralean.cost.macs import parameters
 from terralean.data.config import DataConfig
-from terralean.data.scene_config import SceneDataConfig
 from terralean.data.split import Region, Split, load_split
 from terralean.errors import ConfigError, RunError
 from terralean.evaluate import kept, metrics
@@ -38,8 +37,8 @@ class HasData(Protocol):
     """An experiment, as far as an evaluation asks."""
 
     @property
-    def data(self) -> DataConfig | SceneDataConfig:
-        """How its data are read."""
+    def data(self) -> object:
+        """How its data are read, of each task in its own way."""
 
 
 ReadRun = Callable[[Path], tuple[HasData, str]]  # the experiment of a run's folder, and the text of its recipe

@@ -82,7 +82,7 @@ def _opened(folder: Path, *, against: Sequence[Path], read: ReadRun) -> tuple[Ca
     if seeds := seed_folders(folder):
         raise ConfigError(f"{folder} holds several seeds; name one of them, e.g. {seeds[min(seeds)]}")
     experiment, recipe = read(folder)
-    config: object = experiment.data
+    config = experiment.data
     if not isinstance(config, DetectionDataConfig):
         raise RunError(f"{folder}: the card is of detection, the recipe is not; copy the whole run folder again")
     return read_card(folder), config, recipe
@@ -150,6 +150,7 @@ def _document(folder: Path, card: Card, ground: _Ground, found: Sequence[Detecti
         "leakage": None if ground.split is None else leakage(ground.split),
         "about": about,
         "seeds": [],
+        "against": [],
         **detection_document(scores, bootstrap, names=card.classes.names),
     }
     return document, _verdict(document, objects=objects)

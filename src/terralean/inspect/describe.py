@@ -5,32 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 
 from terralean.data.config import DataConfig
+from terralean.data.oriented.config import DetectionDataConfig
 from terralean.data.scene_config import SceneDataConfig
 from terralean.errors import MissingFile, RunError
 from terralean.inspect.dataset import DatasetReport, describe_dataset
 from terralean.inspect.labelled import LabelledReport, describe_labelled, holds_labelled_images
 from terralean.inspect.library import LibraryReport, describe_library
+from terralean.inspect.objects import ObjectsReport, describe_objects, holds_objects
 from terralean.inspect.run import RunReport, describe_run, is_run
 from terralean.inspect.scene import SceneReport, describe_scene
 from terralean.raster.source import check_there, named_part
 from terralean.raster.spectral_library import is_library
 from terralean.weights.card import seed_folders
 
-Report = SceneReport | DatasetReport | LabelledReport | LibraryReport | RunReport
+Report = SceneReport | DatasetReport | LabelledReport | LibraryReport | ObjectsReport | RunReport
 
 
-def reads_as(path: str) -> type[DataConfig] | type[SceneDataConfig]:
-    """What says how a path is read: for a folder of images with a class each another config than for all else."""
+def reads_as(path: str) -> type[DataConfig] | type[SceneDataConfig] | type[DetectionDataConfig]:
+    """What says how a path is read: for images with a class each, or with objects, other configs than for all else."""
+    if holds_objects(path):
+        return DetectionDataConfig
     return SceneDataConfig if holds_labelled_images(path) else DataConfig
 
 
-def describe(path: str, *, config: DataConfig | SceneDataConfig | None = None, seed: int = 0) -> Report:
+def describe(path: str, *, config: DataConfig | SceneDataConfig | DetectionDataConfig | None = None, seed: int = 0) -> Report:
     """A run has a card (or a recipe and a split); any other folder is a dataset; a file is a scene, or a
     spectral library.
 
-    A folder holds images with a class each, or with a class for each pixel, as its layout tells; a config of either kind says
-    it for certain. A scene file is a dataset where the config names its labels. Raises MissingFile, RunError for a folder of
-    several runs, and UnreadableScene for a file that is no image; all else that is wrong is a finding.
+    A folder holds images with a class each, with a class for each pixel, or with oriented objects, as its layout tells; a
+    config of a kind says it for certain. A scene file is a dataset where the config names its labels. Raises MissingFile,
+    RunError for a folder of several runs, and UnreadableScene for a file that is no image; all else that is wrong is a finding.
     """
     place = Path(path)
     settings = reads_as(path)() if config is None else config
@@ -39,9 +43,7 @@ def describe(path: str, *, config: DataConfig | SceneDataConfig | None = None, s
             raise RunError(f"{path} holds {len(runs)} runs that differ in their seed; name one of them, e.g. {runs[0]}")
         if is_run(place):
             return describe_run(place)
-        if isinstance(settings, SceneDataConfig):
-            return describe_labelled(place, settings, seed=seed)
-        return describe_dataset(place, settings, seed=seed)
+        return _folder(place, settings, seed=seed)
     check_there(path, expected="a scene, a folder of images and labels, or a run")
     if isinstance(settings, DataConfig) and settings.labels is not None:
         if not Path(named_part(path)[0]).is_file():
@@ -50,3 +52,12 @@ def describe(path: str, *, config: DataConfig | SceneDataConfig | None = None, s
     if is_library(path):
         return describe_library(path)
     return describe_scene(path, bands=settings.bands)
+
+
+def _folder(place: Path, settings: DataConfig | SceneDataConfig | DetectionDataConfig, *, seed: int) -> Report:
+    """A dataset."""
+    if isinstance(settings, DetectionDataConfig):
+        return describe_objects(place, settings)
+    if isinstance(settings, SceneDataConfig):
+        return describe_labelled(place, settings, seed=seed)
+    return describe_dataset(place, settings, seed=seed)

@@ -10,6 +10,7 @@ from terralean.inspect.describe import Report
 from terralean.inspect.finding import Finding
 from terralean.inspect.labelled import LabelledReport
 from terralean.inspect.library import LibraryReport
+from terralean.inspect.objects import ObjectsReport
 from terralean.inspect.run import RunReport
 from terralean.inspect.scene import BandValues, SceneReport, percent
 from terralean.inspect.spectral import SpectralFacts
@@ -34,6 +35,8 @@ def tell(report: Report) -> str:
         lines = _labelled(report)
     elif isinstance(report, LibraryReport):
         lines = _library(report)
+    elif isinstance(report, ObjectsReport):
+        lines = _objects(report)
     else:
         lines = _run(report)
     return "\n".join([*lines, *_findings(report.findings)])
@@ -74,6 +77,23 @@ def _spectral(facts: SpectralFacts) -> Iterable[str]:
         yield _line("known as", facts.scene)
     if facts.file:
         yield _line("file", f"as published: {facts.file}")
+
+
+def _objects(report: ObjectsReport) -> Iterable[str]:
+    yield f"{report.path}: images with oriented objects{f', {report.layout}' if report.layout else ''}"
+    if not report.images:
+        return
+    sizes = " x ".join(
+        f"{low:,} to {high:,}" if low < high else f"{low:,}" for low, high in (report.widths_px, report.heights_px)
+    )
+    yield _line("images", f"{report.images:,} of {sizes} px (width x height), {report.empty:,} without objects")
+    if report.splits:
+        yield _line("splits", ", ".join(f"{name} {count:,}" for name, count in report.splits))
+    low, middle, high = report.sides_px
+    yield _line("objects", f"{report.objects:,}, {report.difficult:,} of them difficult")
+    yield _line("sides", f"the shorter ones {low:.3g} to {high:.4g} px, half of them below {middle:.3g}")
+    yield _line("classes", ", ".join(f"{name} {count:,}" for name, count in report.classes))
+    yield _line("tiles", f"{report.tiles:,} with objects, as training would cut the images")
 
 
 def _library(report: LibraryReport) -> Iterable[str]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import terralean
 from terralean.errors import ConfigError, UnreadableScene
@@ -164,7 +164,8 @@ def _boxes(
         raise ConfigError(
             f"{predictor.card.model} finds oriented boxes, of which {', '.join(wrong)} cannot be made; leave it out"
         )
-    given = {"tile_px": config.tile_px, "overlap_px": config.overlap_px, "bands": config.bands, "aoi": config.aoi}
+    given: dict[str, Any] = {"bands": config.bands, "aoi": config.aoi}
+    given |= {"tile_px": config.tile_px, "overlap_px": config.overlap_px}
     given |= {} if config.batch is None else {"batch": config.batch}
     given |= {} if config.polygons is None else {"format": config.polygons}
     how = BoxesConfig(threads=config.threads, overwrite=config.overwrite, **given)

@@ -75,6 +75,7 @@ class ProposalNetwork(nn.Module):
         self.offset = nn.Conv2d(width, len(config.ratios) * OFFSETS, 1)
         for layer in (self.convolve, self.score, self.offset):
             nn.init.normal_(layer.weight, std=0.01)
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
 
     def forward(self, maps: Sequence[Tensor]) -> Said:

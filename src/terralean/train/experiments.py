@@ -9,9 +9,7 @@ from terralean.train.spectral_config import SpectralExperiment
 
 AnyExperiment = Experiment | DetectionExperiment | SceneExperiment | SpectralExperiment
 
-EXPERIMENTS: dict[
-    str, type[Experiment] | type[DetectionExperiment] | type[SceneExperiment] | type[SpectralExperiment]
-] = {
+EXPERIMENTS: dict[str, type[Experiment] | type[DetectionExperiment] | type[SceneExperiment] | type[SpectralExperiment]] = {
     "segmentation": Experiment,
     "classification": SceneExperiment,
     "spectral": SpectralExperiment,

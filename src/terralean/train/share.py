@@ -42,6 +42,11 @@ def _unlabelled(sample: Sample) -> Sample:
     if "label" in sample:
         return {**sample, "label": torch.full_like(sample["label"], UNLABELLED)}
     if "bbox" in sample:
-        gone = {key: sample[key][:0] for key in ("bbox", "labels", "difficult")}  # type: ignore[literal-required]
-        return {**sample, **gone, "valid": torch.zeros_like(sample["valid"])}  # type: ignore[typeddict-item]
+        return {
+            **sample,
+            "bbox": sample["bbox"][:0],
+            "labels": sample["labels"][:0],
+            "difficult": sample["difficult"][:0],
+            "valid": torch.zeros_like(sample["valid"]),
+        }
     return {**sample, "mask": torch.full_like(sample["mask"], IGNORE)}
