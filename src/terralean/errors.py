@@ -25,6 +25,10 @@ class GridMismatch(TerraleanError):
     """An image and a mask, or two images, that do not lie on one grid."""
 
 
+class SwappedDates(TerraleanError):
+    """A pair whose first image was taken after its second."""
+
+
 class LabelError(TerraleanError):
     """Labels with a value, a field or a name that the classes do not have."""
 

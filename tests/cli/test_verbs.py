@@ -19,7 +19,7 @@ OPTIONS = {
     "tile": {"--out", "--size", "--overlap", "--iof", "--cut", "--empty", "--set", "--json", "--verbose"},
     "map": {
         *("--out", "--bands", "--tile", "--overlap", "--batch", "--confidence", "--polygons", "--table", "--overwrite"),
-        *("--min-area", "--stac", "--envi", "--assets", "--resample", "--jobs", "--cluster", "--budget"),
+        *("--min-area", "--stac", "--envi", "--assets", "--resample", "--pairs", "--jobs", "--cluster", "--budget"),
         *("--aoi", "--scores", "--compute", "--workers", "--threads", "--memory"),
         *("--set", "--device", "--precision", "--json", "--verbose"),
     },

@@ -25,6 +25,9 @@ SHOWN = {
     "segmentation": Shown(
         overall=("mIoU", "OA", "mF1", "AA", "kappa"), of_class="IoU", compared=("mIoU", "OA", "mF1"), pieces="windows"
     ),
+    "change": Shown(
+        overall=("mIoU", "OA", "mF1", "AA", "kappa"), of_class="F1", compared=("mF1", "OA", "mIoU"), pieces="windows"
+    ),
     "classification": Shown(
         overall=("OA", "top5", "AA", "mF1", "kappa"), of_class="F1", compared=("OA", "AA", "mF1"), pieces="images"
     ),

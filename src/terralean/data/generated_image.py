@@ -93,9 +93,13 @@ class Look:
         return (self.rng.random(len(self.frames)) < share)[pixels.source]
 
 
-def paint(layout: Layout, mask: NDArray[np.uint8], rng: Generator) -> Array:
-    """Reflectance (4, H, W) of a layout whose classes are `mask` (H, W), as a sensor sees it through the air."""
-    look = Look(day=draw_day(rng), frames=_frames(layout), crowns=layout.crowns, rng=rng)
+def paint(layout: Layout, mask: NDArray[np.uint8], rng: Generator, *, day: Day | None = None) -> Array:
+    """Reflectance (4, H, W) of a layout whose classes are `mask` (H, W), as a sensor sees it through the air.
+
+    On another `day` than the generator's own the ground has the same texture.
+    """
+    drawn = draw_day(rng)
+    look = Look(day=drawn if day is None else day, frames=_frames(layout), crowns=layout.crowns, rng=rng)
     pixels = _pixels(layout, mask, rng)
     ground, height = np.zeros((4, *mask.shape), np.float32), np.zeros(mask.shape, np.float32)
     for value, painter in PAINTERS.items():

@@ -23,6 +23,7 @@ from terralean.data.words import listed
 from terralean.errors import ConfigError, DatasetError, EmptySplit, MissingFile
 from terralean.raster.coding import PLAIN, Coding
 from terralean.raster.grid import Grid, Window
+from terralean.raster.pair import Pair, find_pair
 from terralean.spec import IGNORE
 
 FORMAT = 1
@@ -412,12 +413,28 @@ def _empty(dataset: Dataset, name: str, method: SplitRule, words: str) -> str:
 def _plain(region: Region, root: Path) -> dict[str, object]:
     w = region.window
     return {
-        "image": relative(region.image, root),
+        "image": _stored(region.image, root),
         "label": relative(region.label, root),
         "window": [w.row, w.col, w.height, w.width],
         "split": region.split,
         "group": region.group,
     }
+
+
+def _stored(image: str, root: Path) -> str | list[str]:
+    """The path of an image; of a pair those of both dates, and whether the later is resampled."""
+    pair = find_pair(image)
+    if pair is None:
+        return relative(image, root)
+    return [relative(pair.before, root), relative(pair.after, root), *(["resample"] if pair.resample else [])]
+
+
+def _image(stored: str | list[str], root: Path) -> str:
+    """What `_stored` wrote."""
+    if isinstance(stored, str):
+        return str(root / stored)
+    before, after, *how = stored
+    return str(Pair(before=str(root / before), after=str(root / after), resample=bool(how)))
 
 
 def relative(path: str, root: Path) -> str:
@@ -433,7 +450,7 @@ def _tuples(value: object) -> Any:
 def _region(plain: dict, root: Path) -> Region:
     row, col, height, width = plain["window"]
     return Region(
-        image=str(root / plain["image"]),
+        image=_image(plain["image"], root),
         label=str(root / plain["label"]),
         window=Window(row=row, col=col, height=height, width=width),
         split=plain["split"],

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terralean.cost.macs import parameters
+from terralean.data.change_config import PairConfig
 from terralean.data.config import DataConfig
 from terralean.data.split import Region, Split, load_split
 from terralean.errors import ConfigError, RunError
@@ -54,6 +55,7 @@ class Run:
     recipe: str
     split: Split
     reduce: OrOwn = "own"  # a method of token reduction in place of its own, None for none; the card has what is used
+    pairs: PairConfig | None = None  # how pairs are read, of a run of change
 
 
 class AnyRun(Protocol):
@@ -235,7 +237,14 @@ def open_run(folder: Path, *, read: ReadRun) -> Run:
     experiment, recipe = read(folder)
     if not isinstance(experiment.data, DataConfig):
         raise RunError(f"{folder} is a run of {card.task}; name a run that maps pixels")
-    return Run(folder=folder, card=card, config=experiment.data, recipe=recipe, split=load_split(folder / "split.json"))
+    return Run(
+        folder=folder,
+        card=card,
+        config=experiment.data,
+        recipe=recipe,
+        split=load_split(folder / "split.json"),
+        pairs=getattr(experiment, "pairs", None),
+    )
 
 
 def _check_classes(run: AnyRun, reference: AnyRun) -> None:

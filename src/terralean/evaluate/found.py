@@ -23,6 +23,7 @@ from terralean.data.reading import Reader
 from terralean.evaluate import (
     calibration,
     calibration_page,
+    change_scores,
     compare,
     curve_page,
     figures,
@@ -124,6 +125,7 @@ def as_document(found: Found) -> dict[str, Any]:
     return {
         "task": card.task,
         **intervals.document(found.mine.scores, found.mine.boot, names=names, spread=found.mine.spread),
+        **({"change": change_scores.document(found.mine)} if card.task == "change" else {}),
         "calibration": calibration.document(found.mine.calibrated),
         "seeds": [_seed_document(found, scored) for scored in found.mine.each] if found.contender.several else [],
         "verdict": list(verdict(found)),
@@ -204,6 +206,7 @@ def _other_document(found: Found, other: Other) -> dict[str, Any]:
         "leaks": None if other.leakage is None else other.leakage.leaks,
         "cost": cost_document(standing),
         "calibration": calibration.document(standing.calibrated),
+        **({"change": change_scores.document(standing)} if standing.contender.card.task == "change" else {}),
         **intervals.document(standing.scores, standing.boot, names=names, spread=standing.spread),
     }
 
@@ -224,6 +227,7 @@ def verdict(found: Found) -> tuple[str, ...]:
     mine, names = found.mine, found.contender.card.classes.names
     told = (
         accuracy_sentence(mine.scores, mine.boot.intervals, seeds=len(mine.each)),
+        change_scores.sentence(change_scores.document(mine)) if found.contender.card.task == "change" else "",
         *(compare.verdict(other.comparison, other=other.name(found.others)) for other in found.others),
         rival_sentence({rival.name: rival.comparison for rival in found.rivals if rival.comparison is not None}),
         weakness_sentence(mine.scores, names),
@@ -429,8 +433,14 @@ def _figures(found: Found) -> report.Figures:
         errors=figures.draw_errors(shown.reference, shown.map, classes=classes),
         matrix=figures.draw_matrix(counts) if len(classes) > report.NUMBERS_UP_TO else None,
         losses=figures.draw_losses(rows, columns={"train_loss": "training", "val_loss": "validation"}),
-        validation=figures.draw_score(rows, column="val_miou", label="Validation mIoU"),
+        validation=_validation_chart(rows, task=run.card.task),
     )
+
+
+def _validation_chart(rows: Sequence[Mapping[str, Any]], *, task: str) -> figures.Chart | None:
+    """The score by which the weights were kept."""
+    column, label = ("val_f1", "Validation F1 of change") if task == "change" else ("val_miou", "Validation mIoU")
+    return figures.draw_score(rows, column=column, label=label)
 
 
 def training_rows(run: Path) -> list[dict[str, str]]:

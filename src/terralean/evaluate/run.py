@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from terralean.data.change_index import files_of, find_pairs
 from terralean.data.config import DataConfig, SplitConfig
 from terralean.data.conventions import check_labels
 from terralean.data.index import find
@@ -20,7 +21,7 @@ from terralean.data.legend import Legend
 from terralean.data.pixel_noise import CELL_PX, NoiseConfig
 from terralean.data.split import Region, Split
 from terralean.errors import ConfigError, EmptySplit, RunError
-from terralean.evaluate import figures, report, token_cost
+from terralean.evaluate import change_scores, figures, report, token_cost
 from terralean.evaluate.compare import compare
 from terralean.evaluate.contenders import (
     Contender,
@@ -87,6 +88,8 @@ def run_evaluation(
     task = one_task([folder, *against])
     if task not in EVALUATIONS:
         raise RunError(f"{folder} is a run of {task}; runs of {' and '.join(EVALUATIONS)} can be evaluated")
+    if noise is not None and task == "change":
+        raise ConfigError(f"{folder} is a run of change; --noise is for single images, so leave it out")
     if noise is not None and task != "segmentation":
         raise ConfigError(
             f"{folder} is a run of {task}: its images are resized before they are seen, so that a number of noisy pixels in "
@@ -96,7 +99,8 @@ def run_evaluation(
         _check_reduction(folder, task=task, out=out)
     if curve is not None:
         _check_curve(folder, task=task, data=data, reduce=reduce)
-    evaluate = partial(_evaluate_map, reduce=reduce, noise=noise, curve=curve) if task == "segmentation" else EVALUATIONS[task]
+    maps = EVALUATIONS[task] is _evaluate_map
+    evaluate = partial(_evaluate_map, reduce=reduce, noise=noise, curve=curve) if maps else EVALUATIONS[task]
     return evaluate(
         folder,
         read=read,
@@ -178,6 +182,7 @@ def _evaluate_map(
 
 EVALUATIONS: dict[str, Callable[..., Evaluation]] = {
     "segmentation": _evaluate_map,
+    "change": _evaluate_map,
     "classification": evaluate_scenes,
     "detection": evaluate_detection,
     "spectral": evaluate_pixels,
@@ -232,14 +237,17 @@ def _test_split(run: Run, *, data: Path | None) -> Split:
             )
         return own
     config = _elsewhere(run.config, data)
-    dataset = find(data, config, legend=Legend(classes=card.classes, coding=own.coding))
-    check_labels(dataset, config)
+    if run.pairs is not None:
+        dataset = find_pairs(data, config, run.pairs)
+    else:
+        dataset = find(data, config, legend=Legend(classes=card.classes, coding=own.coding))
+        check_labels(dataset, config)
     check_bands(dataset.bands, card.bands, scene=str(data))
     test = [
         Region(
             image=source.image,
             label=source.label,
-            window=open_scene(source.image).grid.window,
+            window=open_scene(source.image, bands=config.bands).grid.window,
             split="test",
             group=source.group,
         )
@@ -279,7 +287,7 @@ def _leakage(contender: Contender[Run], split: Split, *, own: bool, seen: dict[t
 
 
 def _is_there(image: str) -> bool:
-    return "://" in image or image.startswith("/vsi") or Path(image).exists()
+    return all("://" in file or file.startswith("/vsi") or Path(file).exists() for file in files_of(image))
 
 
 # What is written.
@@ -310,6 +318,8 @@ def _tell_cards(found: Found, content: dict[str, Any]) -> None:
         speed = {"windows_per_s": round(scored.measured.windows_per_s, 3), "window_px": card.tile_px}
         told = card.cost | speed | {"device": scored.measured.device, "block_px": scored.measured.block_px}
         told |= token_cost.key(scored.measured.tokens)
+        if card.task == "change":
+            overall |= change_scores.mean([change_scores.of_measured(scored.measured)])
         scores = {**card.metrics, "test": overall}
         if found.curve is not None:
             scores[CURVE] = entries(found.curve.rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -77,10 +77,15 @@ class DatasetReport:
     kind: Literal["dataset"] = "dataset"
 
 
-def describe_dataset(path: Path, config: DataConfig, *, seed: int = 0) -> DatasetReport:
-    """Read every label and a view of every image. What is wrong is a finding; nothing raises but a path that is not there."""
+def describe_dataset(
+    path: Path, config: DataConfig, *, seed: int = 0, read: Callable[[Path, DataConfig], Dataset] = find
+) -> DatasetReport:
+    """Read every label and a view of every image. What is wrong is a finding; nothing raises but a path that is not there.
+
+    `read` finds the images and labels.
+    """
     try:
-        dataset = find(path, config)
+        dataset = read(path, config)
     except TerraleanError as error:
         if not path.exists():
             raise

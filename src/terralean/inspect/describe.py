@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from terralean.data.change_index import holds_pairs
 from terralean.data.config import DataConfig
 from terralean.data.oriented.config import DetectionDataConfig
 from terralean.data.scene_config import SceneDataConfig
@@ -12,8 +13,10 @@ from terralean.inspect.dataset import DatasetReport, describe_dataset
 from terralean.inspect.labelled import LabelledReport, describe_labelled, holds_labelled_images
 from terralean.inspect.library import LibraryReport, describe_library
 from terralean.inspect.objects import ObjectsReport, describe_objects, holds_objects
+from terralean.inspect.pairs import describe_pair, describe_pairs
 from terralean.inspect.run import RunReport, describe_run, is_run
 from terralean.inspect.scene import SceneReport, describe_scene
+from terralean.raster.pair import find_pair
 from terralean.raster.source import check_there, named_part
 from terralean.raster.spectral_library import is_library
 from terralean.weights.card import seed_folders
@@ -25,7 +28,7 @@ def reads_as(path: str) -> type[DataConfig] | type[SceneDataConfig] | type[Detec
     """What says how a path is read: for images with a class each, or with objects, other configs than for all else."""
     if holds_objects(path):
         return DetectionDataConfig
-    return SceneDataConfig if holds_labelled_images(path) else DataConfig
+    return SceneDataConfig if holds_labelled_images(path) and not holds_pairs(Path(path)) else DataConfig
 
 
 def describe(path: str, *, config: DataConfig | SceneDataConfig | DetectionDataConfig | None = None, seed: int = 0) -> Report:
@@ -44,14 +47,15 @@ def describe(path: str, *, config: DataConfig | SceneDataConfig | DetectionDataC
         if is_run(place):
             return describe_run(place)
         return _folder(place, settings, seed=seed)
-    check_there(path, expected="a scene, a folder of images and labels, or a run")
+    if not (is_pair := find_pair(path) is not None):
+        check_there(path, expected="a scene, a folder of images and labels, a pair BEFORE:AFTER, or a run")
     if isinstance(settings, DataConfig) and settings.labels is not None:
         if not Path(named_part(path)[0]).is_file():
             raise MissingFile(f"{path} is no local file; a dataset with data.labels needs one")
         return describe_dataset(place, settings, seed=seed)
     if is_library(path):
         return describe_library(path)
-    return describe_scene(path, bands=settings.bands)
+    return describe_pair(path, bands=settings.bands) if is_pair else describe_scene(path, bands=settings.bands)
 
 
 def _folder(place: Path, settings: DataConfig | SceneDataConfig | DetectionDataConfig, *, seed: int) -> Report:
@@ -60,4 +64,5 @@ def _folder(place: Path, settings: DataConfig | SceneDataConfig | DetectionDataC
         return describe_objects(place, settings)
     if isinstance(settings, SceneDataConfig):
         return describe_labelled(place, settings, seed=seed)
-    return describe_dataset(place, settings, seed=seed)
+    describes = describe_pairs if holds_pairs(place) else describe_dataset
+    return describes(place, settings, seed=seed)

@@ -31,6 +31,7 @@ from terralean.raster.cog import bounded_cache
 from terralean.raster.grid import Grid
 from terralean.raster.outlines import bytes_needed as outlines_bytes
 from terralean.raster.outlines import check_polygons
+from terralean.raster.pair import find_pair
 from terralean.raster.scene import Scene
 from terralean.raster.write import Totals, count_classes
 from terralean.spec import check_band_values, check_bands, check_mappable
@@ -126,6 +127,7 @@ def map_scene(
     card, source = predictor.card, as_source(scene)
     if card.task == "detection":
         return _boxes(predictor, source, out=out, config=config, progress=progress)
+    _check_dates(card, source)
     make, targets = maker_of(card, config), targets_of(source, out=out, config=config)
     with source.open(card.bands, bands=config.bands) as opened, bounded_cache(), torch_threads(config.threads):
         check_contract(opened, card, chosen=config.bands is not None)
@@ -152,6 +154,17 @@ def map_scene(
             )
             make_files(job, targets, legend, totals, origin_of(source, opened, predictor))
     return replace(told, scene=source.name, seconds=round(time.monotonic() - began, 1))
+
+
+def _check_dates(card: Card, source: SceneSource) -> None:
+    """Raise ConfigError where a model of change is given one image, or another model a pair."""
+    pair = source.item is None and find_pair(source.path) is not None
+    if pair and card.task != "change":
+        raise ConfigError(
+            f"{source.name} is a pair of dates, and {card.model} maps single scenes ({card.task}); give one image"
+        )
+    if card.task == "change" and not pair:
+        raise ConfigError(f"{source.name} is one image, and {card.model} compares two dates; give BEFORE:AFTER, or --pairs CSV")
 
 
 def _boxes(
@@ -262,7 +275,7 @@ def _crew(predictor: Predictor, config: MapConfig, *, batch: int) -> Crew:
     return Crew(batch=config.batch or batch, workers=workers, threads=config.threads)
 
 
-MAKERS: Mapping[str, Make] = {"segmentation": _pixels, "spectral": _pixels, "classification": _cells}
+MAKERS: Mapping[str, Make] = {"segmentation": _pixels, "change": _pixels, "spectral": _pixels, "classification": _cells}
 
 
 def maker_of(card: Card, config: MapConfig) -> Make:
@@ -364,6 +377,6 @@ def _tags(predictor: Predictor, scene: Scene) -> dict[str, str]:
 def _wavelengths(card: Card) -> dict[str, str]:
     """Of the bands that a class of a spectrum was told by."""
     nm = card.bands.wavelength_nm
-    return (
-        {"TERRALEAN_WAVELENGTHS_NM": ", ".join(f"{w:g}" for w in nm if w is not None)} if nm and card.task == "spectral" else {}
-    )
+    if nm is None or card.task != "spectral":
+        return {}
+    return {"TERRALEAN_WAVELENGTHS_NM": ", ".join(f"{w:g}" for w in nm if w is not None)}

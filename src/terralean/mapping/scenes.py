@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from terralean.errors import BandMismatch, ConfigError, MissingFile, TerraleanError
 from terralean.raster.acquired import Acquired, acquired
 from terralean.raster.cube_config import told
+from terralean.raster.pair import Pair, find_pair
 from terralean.raster.scene import Scene, open_scene
 from terralean.raster.source import CONNECTION, named_part
 from terralean.raster.stac_item import Link
@@ -120,6 +123,60 @@ def find_scenes(arguments: Sequence[str | Path], *, config: ScenesConfig | None 
     return found
 
 
+def find_mapped_pairs(arguments: Sequence[str | Path], *, table: Path | None, resample: bool) -> list[SceneSource]:
+    """The pairs that are meant: BEFORE:AFTER each, @FILE with one on each line, and the rows of a table.
+
+    The table is a CSV file with the columns before,after and perhaps name, which the files of a map are then called by; its
+    paths are seen from its folder. Raises MissingFile for a date that is not there, ConfigError for what is no pair, and where
+    two maps would have one name.
+    """
+    found = [_as_pair(source, resample=resample) for argument in arguments for source in _expand(str(argument), ScenesConfig())]
+    found += [] if table is None else _of_table(table, resample=resample)
+    if not found:
+        raise ConfigError("no pair is named; give BEFORE:AFTER, or a table of pairs with --pairs")
+    twice = [stem for stem, count in Counter(source.stem for source in found).items() if count > 1]
+    if twice:
+        raise ConfigError(
+            f"{len(twice)} names would be those of several maps, {twice[0]} for one; give each pair another in the column name "
+            "of a table (--pairs), or map them into different folders"
+        )
+    return found
+
+
+def pair_stem(pair: Pair) -> str:
+    """What the files of a pair's map are called by: the name that both dates share, else both names."""
+    before, after = (Path(named_part(path)[0]).stem for path in (pair.before, pair.after))
+    return before if before == after else f"{before}_{after}"
+
+
+def _as_pair(source: SceneSource, *, resample: bool) -> SceneSource:
+    pair = None if source.item is not None else find_pair(source.path)
+    if pair is None:
+        raise ConfigError(f"{source.name} is no pair of dates that is there; a model of change maps BEFORE:AFTER")
+    return replace(source, path=str(replace(pair, resample=resample)), name=source.path)
+
+
+def _of_table(table: Path, *, resample: bool) -> list[SceneSource]:
+    if not table.is_file():
+        raise MissingFile(f"{table} is not there; expected a CSV file with the columns before,after and perhaps name")
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    if lacking := [name for name in ("before", "after") if name not in (reader.fieldnames or ())]:
+        raise ConfigError(f"{table} has no column {' and no '.join(lacking)}; it needs before,after and may have name")
+    return [_of_row(row, number, table=table, resample=resample) for number, row in enumerate(rows, 2)]
+
+
+def _of_row(row: Mapping[str, str], number: int, *, table: Path, resample: bool) -> SceneSource:
+    dates = [row[date] if CONNECTION.match(row[date]) else str(table.parent / row[date]) for date in ("before", "after")]
+    gone = [date for date in dates if not (os.path.isfile(named_part(date)[0]) or CONNECTION.match(date))]
+    if gone:
+        raise MissingFile(f"{table}, row {number}: {gone[0]} is not there; its paths are relative to {table.parent}")
+    pair = Pair(before=dates[0], after=dates[1], resample=resample)
+    stem = NO_FILE_NAME.sub("_", row["name"]) if row.get("name") else pair_stem(pair)
+    return SceneSource(name=str(replace(pair, resample=False)), stem=stem, path=str(pair))
+
+
 def _expand(argument: str, config: ScenesConfig) -> Iterator[SceneSource]:
     if argument.startswith("@") and not os.path.exists(argument):
         for line in _lines(argument[1:]):
@@ -158,13 +215,17 @@ def _matching(pattern: str) -> list[str]:
 
 
 def _absolute(path: str) -> str:
-    """A local path from the root; anything else as it is."""
+    """A local path from the root; of a pair both; anything else as it is."""
+    if (pair := find_pair(path)) is not None:
+        return str(replace(pair, before=_absolute(pair.before), after=_absolute(pair.after)))
     file, said = named_part(path)
     return os.path.abspath(file) + (f"#{said}" if said else "") if os.path.exists(file) else path
 
 
 def _of_path(path: str) -> SceneSource:
-    """Of a variable in a file the maps are called by the file and, as it may hold several, the variable."""
+    """Of a variable in a file the maps are called by the file and, as it may hold several, the variable; of a pair by both."""
+    if (pair := find_pair(path)) is not None:
+        return SceneSource(name=path, stem=pair_stem(pair), path=path)
     file, said = named_part(path)
     key = told(path)[1].key if said else None
     stem = Path(file).stem

@@ -14,6 +14,9 @@ from torch import nn
 
 from terralean.errors import ConfigError, UnknownName
 from terralean.models import (
+    bit,
+    change,
+    change_vector,
     classifier,
     factseg,
     forest,
@@ -58,6 +61,17 @@ CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
     "small_cnn": small_cnn.small_cnn,
     "classifier": classifier.classifier,
 }
+CHANGE_DETECTORS: dict[str, Callable[..., nn.Module]] = {  # of pairs: `bands` are those of both dates together
+    "bit_lemevit_tiny": bit.bit_lemevit_tiny,
+    "bit_lemevit_tiny_d7": bit.bit_lemevit_tiny_d7,
+    "bit_lemevit_small": bit.bit_lemevit_small,
+    "bit_lemevit_base": bit.bit_lemevit_base,
+    "bit_swin_tiny": bit.bit_swin_tiny,
+    "bit": bit.bit,
+    "change_difference_light": change.change_difference_light,
+    "change_concatenation_light": change.change_concatenation_light,
+    "change_vector": change_vector.change_vector,
+}
 PIXEL_CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {  # of a pixel by the patch around it, of many bands
     "lola_specvit": lola_specvit.lola_specvit,
     "lola_specvit_published": lola_specvit.lola_specvit_published,
@@ -72,7 +86,7 @@ DETECTORS: dict[str, Callable[..., nn.Module]] = {  # of oriented boxes
     "swin_tiny_orcnn": oriented_rcnn.swin_tiny_orcnn,
     "orcnn": oriented_rcnn.orcnn,
 }
-MODELS = {**SEGMENTERS, **CLASSIFIERS, **PIXEL_CLASSIFIERS, **DETECTORS}
+MODELS = {**SEGMENTERS, **CLASSIFIERS, **PIXEL_CLASSIFIERS, **DETECTORS, **CHANGE_DETECTORS}
 
 
 def create(name: str, *, bands: int, classes: int, reduce: Any = None, **sizes: Size) -> nn.Module:

@@ -29,6 +29,7 @@ class Coding:
     colours: tuple[Colour, ...] | None = None  # stored colour of each class; None: nobody has said
     ignored_colours: tuple[Colour, ...] = ()
     ignored_names: tuple[str, ...] = ()  # attribute values of polygons
+    above: int | None = None  # of masks with two classes: stored bytes from here on are class 1, 255 included, the others 0
     tolerance: int = 0  # largest difference in a channel at which a stored colour still counts as a listed one
 
     def numbers(self, classes: int) -> tuple[int, ...]:
@@ -52,6 +53,8 @@ def from_numbers(stored: NDArray[Any], *, coding: Coding, classes: int | None) -
 
     Without `classes` every number 0 to 254 is a class.
     """
+    if coding.above is not None:
+        return (stored >= coding.above).astype(np.uint8), np.zeros(stored.shape, np.bool_)
     table = _number_table(coding, IGNORE if classes is None else classes)
     kind = np.iinfo(stored.dtype)
     within = np.clip(stored, max(kind.min, LOWEST - 1), min(kind.max, HIGHEST + 1))

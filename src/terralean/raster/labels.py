@@ -77,6 +77,8 @@ def read_labels(
         values, valid = scene.read(window)
     if coding.colours is not None and (colours := palette(path)):
         values = _painted(values[0], colours)
+    if coding.above is not None:  # 255 is a class, so that what is not valid has to be told apart
+        return np.where(valid, from_numbers(values[0], coding=coding, classes=None)[0], np.uint8(IGNORE))
     if len(values) == COLOUR_BANDS:
         return _coloured(values, valid, classes=classes, coding=coding, path=str(path))
     return _numbered(values[0], valid, classes=classes, coding=coding, path=str(path))

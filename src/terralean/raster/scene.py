@@ -117,7 +117,11 @@ def _told_of(scene: Scene) -> Scene:
 
 
 def describe(path: str | Path, *, bands: Sequence[int] | None = None, expected: str) -> Scene:
-    """`open_scene` without the warning, for label rasters; the file stays open."""
+    """`open_scene` without the warning, for label rasters; the file stays open. A path BEFORE:AFTER is a pair of dates."""
+    from terralean.raster import pair as pairs  # noqa: PLC0415 - it is made of what stands here
+
+    if (pair := pairs.find_pair(str(path))) is not None:
+        return pairs.open_pair(pair, bands=bands)
     check_there(str(path), expected=expected)
     if is_cube(str(path)):
         return scene_of(CubeSource(str(path)), bands=bands)
@@ -196,7 +200,7 @@ def read_reduced(scene: Scene, *, height: int, width: int) -> tuple[NDArray[Any]
     part = RasterioWindow(window.col, window.row, window.width, window.height)
     with scene.source.reading(window) as dataset:
         values = _read_bands(dataset, scene, part, shape, resampling=Resampling.average)
-    valid = _read(scene, window, shape=shape)[1]
+    valid = read_part(scene, window, shape=shape)[1]
     return values, valid & np.isfinite(values).all(axis=0)
 
 
@@ -236,7 +240,7 @@ def _placed(scene: Scene, wanted: Window, *, height: int, width: int) -> tuple[N
     if inside.pixels:
         rows, cols = inside.slices(origin=wanted)
         target = _shrunk(rows, height / wanted.height), _shrunk(cols, width / wanted.width)
-        values[:, *target], valid[target] = _read(scene, inside, shape=valid[target].shape)
+        values[:, *target], valid[target] = read_part(scene, inside, shape=valid[target].shape)
     return values, valid
 
 
@@ -245,10 +249,13 @@ def _shrunk(extent: slice, factor: float) -> slice:
     return slice(start, max(start + 1, round(extent.stop * factor)))
 
 
-def _read(scene: Scene, window: Window, *, shape: tuple[int, int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def read_part(
+    scene: Scene, window: Window, *, shape: tuple[int, int], resampling: Resampling = Resampling.nearest
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Values (C, h, w) and valid (h, w) of a window inside the file, in pixels of the file, on a grid of `shape`."""
     part = RasterioWindow(window.col, window.row, window.width, window.height)
     with scene.source.reading(window) as dataset:
-        values = _read_bands(dataset, scene, part, shape)
+        values = _read_bands(dataset, scene, part, shape, resampling=resampling)
         valid = valid_pixels(values, nodata=scene.nodata_values)
         if scene.alpha:
             valid &= dataset.read(scene.alpha, window=part, out_shape=shape) != 0

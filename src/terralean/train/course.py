@@ -7,6 +7,8 @@ from typing import Literal, Protocol
 
 from torch import nn
 
+from terralean.tasks.change import F1, F1_BATCHES, F1_CLASSES, IOU, PRECISION, RECALL
+from terralean.tasks.change import OA as CHANGE_OA
 from terralean.tasks.classification import TOP1, TOP5
 from terralean.tasks.pixels import AA, KAPPA, OA, PROBABILITY
 
@@ -88,4 +90,5 @@ class Score:
 MAP50 = Score(name="mAP@0.5 (area)", key="map50_area", beside=("map50_voc07",))
 MIOU = Score(name="mIoU", key="miou", beside=("oa",))
 SURE = Score(name="probability of the true class", key=PROBABILITY, beside=(OA, AA, KAPPA))
+CHANGE = Score(name="F1 of change", key=F1, beside=(PRECISION, RECALL, IOU, F1_BATCHES, F1_CLASSES, CHANGE_OA))
 TOP = Score(name="top-1 accuracy", key=TOP1, beside=(TOP5,))

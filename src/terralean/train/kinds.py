@@ -12,8 +12,11 @@ import lightning
 from torch import nn
 
 from terralean.errors import ConfigError
+from terralean.train.change_config import ChangeExperiment
+from terralean.train.change_material import from_pair_datasets, from_pairs
+from terralean.train.change_module import ChangeModule
 from terralean.train.config import Experiment
-from terralean.train.course import MAP50, MIOU, SURE, TOP, Course, Score
+from terralean.train.course import CHANGE, MAP50, MIOU, SURE, TOP, Course, Score
 from terralean.train.detection_config import DetectionExperiment
 from terralean.train.detection_material import from_no_objects, from_objects
 from terralean.train.detection_module import DetectionModule
@@ -26,7 +29,7 @@ from terralean.train.spectral_config import SpectralExperiment
 from terralean.train.spectral_material import from_cubes, from_no_samples
 from terralean.train.spectral_module import SpectralModule
 
-AnyExperiment = Experiment | DetectionExperiment | SceneExperiment | SpectralExperiment
+AnyExperiment = Experiment | DetectionExperiment | SceneExperiment | SpectralExperiment | ChangeExperiment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +58,17 @@ class Kind:
 
 def _pixels(experiment: Experiment, material: Material, course: Course, model: nn.Module) -> SegmentationModule:
     return SegmentationModule(
+        model,
+        experiment.training,
+        normalisation=material.normalisation,
+        shrink=experiment.model.shrink,
+        class_pixels=material.class_counts,
+        seed=experiment.seed,
+    )
+
+
+def _pairs(experiment: ChangeExperiment, material: Material, course: Course, model: nn.Module) -> ChangeModule:
+    return ChangeModule(
         model,
         experiment.training,
         normalisation=material.normalisation,
@@ -101,7 +115,7 @@ def _use_on_objects(experiment: DetectionExperiment, material: Material) -> Use:
     return Use(tile_px=side, overlap_px=min(overlap_px, side // 2), seen_px=side)
 
 
-def _use_on_pixels(experiment: Experiment, material: Material) -> Use:
+def _use_on_pixels(experiment: Experiment | ChangeExperiment, material: Material) -> Use:
     tiling = experiment.tiling
     return Use(
         tile_px=tiling.tile_px,
@@ -140,6 +154,14 @@ KINDS: dict[str, Kind] = {
         module=_pixels,
         use=_use_on_pixels,
     ),
+    "change": Kind(
+        score=CHANGE,
+        gather=from_pairs,
+        gather_samples=from_pair_datasets,
+        course=lambda experiment, material: experiment.training,
+        module=_pairs,
+        use=_use_on_pixels,
+    ),
     "classification": Kind(
         score=TOP,
         gather=from_scenes,
@@ -147,6 +169,14 @@ KINDS: dict[str, Kind] = {
         course=lambda experiment, material: experiment.train.course(images=material.images),
         module=_images,
         use=_use_on_images,
+    ),
+    "spectral": Kind(
+        score=SURE,
+        gather=from_cubes,
+        gather_samples=from_no_samples,
+        course=lambda experiment, material: experiment.training,
+        module=_cubes,
+        use=_use_on_cubes,
     ),
     "detection": Kind(
         score=MAP50,
@@ -156,13 +186,5 @@ KINDS: dict[str, Kind] = {
         module=_objects,
         use=_use_on_objects,
         not_calibrated="the scores of detections are taken as the network gives them",
-    ),
-    "spectral": Kind(
-        score=SURE,
-        gather=from_cubes,
-        gather_samples=from_no_samples,
-        course=lambda experiment, material: experiment.training,
-        module=_cubes,
-        use=_use_on_cubes,
     ),
 }

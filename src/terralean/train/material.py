@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+from terralean.data.change_index import files_of
+from terralean.data.change_samples import PairCrops
 from terralean.data.conventions import check_labels
 from terralean.data.crops import Crops, Tiles
 from terralean.data.index import find
@@ -33,7 +35,7 @@ class Material:
     classes: Classes
     normalisation: Normalisation
     class_counts: tuple[int, ...]  # labelled pixels of each class, or images where these are labelled as a whole
-    crops: Crops | ObjectCrops | SampleCrops | SceneCrops | PixelCrops
+    crops: PairCrops | Crops | ObjectCrops | SampleCrops | SceneCrops | PixelCrops
     validation: Tiles | ObjectTiles | Samples | SceneViews | PixelPatches | None
     one_size: bool  # whether all samples of validation are of one size
     images: int
@@ -111,7 +113,7 @@ def fingerprint(regions: tuple[Region, ...]) -> str:
     """16 hexadecimal digits of SHA-256 over names, sizes and windows of images and labels."""
     digest = hashlib.sha256()
     for region in sorted(regions, key=lambda r: (r.image, r.window.row, r.window.col)):
-        for path in (Path(region.image), Path(region.label)):
+        for path in map(Path, (*files_of(region.image), region.label)):
             digest.update(f"{path.name} {path.stat().st_size if path.is_file() else 0} ".encode())
         digest.update(repr(region.window).encode())
     return digest.hexdigest()[:16]

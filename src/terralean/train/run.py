@@ -31,6 +31,9 @@ from terralean.tokens import Reduction
 from terralean.train import adaptation
 from terralean.train.alike import continues, seen, settings
 from terralean.train.callbacks import EndAtOnce, KeepBest, LastState, MetricsLog, Progress, Tell, read_metrics
+from terralean.train.change_config import ChangeExperiment, VectorConfig
+from terralean.train.change_material import bands_of_one
+from terralean.train.change_vector import fit_vector, validate_vector
 from terralean.train.config import Experiment, ForestConfig, to_yaml
 from terralean.train.course import Course, Judged
 from terralean.train.experiments import AnyExperiment
@@ -128,6 +131,8 @@ def _run(
             return _grow(experiment, experiment.forest, gather, data=data, out=out, tell=tell)
         if isinstance(experiment, SpectralExperiment) and experiment.svm is not None:
             return _fit_machine(experiment, experiment.svm, gather, data=data, out=out, processes=processes)
+        if isinstance(experiment, ChangeExperiment) and experiment.vector is not None:
+            return _fit_vector(experiment, experiment.vector, gather, data=data, out=out, processes=processes)
         if group.first(lambda: _is_done(out, experiment, data=data)):
             return group.first(lambda: _done(experiment, gather, out=out, processes=processes))
         material = group.every(gather)
@@ -198,6 +203,35 @@ def _fit_machine(
     card = replace(card, temperature=temperature, metrics={CALIBRATION: told})
     scores = validate(Predictor(fitted.model, card, device=processes.device, precision="fp32"), material)
     write_card(replace(card, metrics={**card.metrics, **({"validation": scores} if scores else {})}), out)
+    (out / "last").rmdir()
+    return _result(out, read_card(out), already_done=False)
+
+
+def _fit_vector(
+    experiment: ChangeExperiment,
+    config: VectorConfig,
+    gather: Callable[[], Material],
+    *,
+    data: Path | None,
+    out: Path,
+    processes: Processes,
+) -> RunResult:
+    """Fit change vector analysis. It takes seconds, so one that was killed begins anew."""
+    recipe = to_yaml(experiment)
+    if _is_done(out, experiment, data=data):
+        return _found(out)
+    material = gather()
+    _say(material)
+    _begin(out, recipe=recipe, material=material)
+    fitted = fit_vector(config, material)
+    save_weights(fitted.model.state_dict(), out / WEIGHTS)
+    cost = {"parameters": 0, "macs_layers": 0, "macs_attention": 0}
+    count = fitted.pixels
+    ended = _Ended(steps=count, seconds=fitted.seconds, best=None, step=count, sizes=experiment.model.sizes, cost=cost)
+    predictor = Predictor(fitted.model, _card(experiment, material, ended), device=processes.device, precision="fp32")
+    temperature, told = calibrate(predictor, material, batch=1, seed=experiment.seed)
+    scores = {} if material.validation is None else {"validation": validate_vector(predictor, material)}
+    write_card(replace(predictor.card, temperature=temperature, metrics={**scores, CALIBRATION: told}), out)
     (out / "last").rmdir()
     return _result(out, read_card(out), already_done=False)
 
@@ -299,7 +333,8 @@ def _module(experiment: AnyExperiment, material: Material, course: Course, proce
     model = _network(experiment, material, reduce=_reduction(experiment))
     start = experiment.model.weights if experiment.adapt is None else experiment.adapt.start
     if start is not None:
-        told = load_pretrained(model, Path(start), bands=material.bands, averaged=experiment.model.averaged)
+        bands = bands_of_one(material.bands) if isinstance(experiment, ChangeExperiment) else material.bands
+        told = load_pretrained(model, Path(start), bands=bands, averaged=experiment.model.averaged)
         log.info("starting from %s", told)
     if start is None or _of_other_bands(Path(start), material):
         _start_from_pixels(model, material)

@@ -73,7 +73,7 @@ def calibrate(predictor: Predictor, material: Material, *, batch: int, seed: int
     if material.validation is None:
         return 1.0, {"not_fitted": NO_SPLIT}
     task = predictor.card.task
-    pixels = task in ("segmentation", "spectral")
+    pixels = task in ("segmentation", "change", "spectral")
     loader = DataLoader(material.validation, batch_size=batch if material.one_size else 1)
     if task == "spectral":
         evidence = _of_patches(predictor, loader)

@@ -16,7 +16,7 @@ from terralean.tokens import Reduction
 
 FORMAT = 1
 FOREST, SVM = "forest", "svm"  # the models that are fitted, not trained
-UNITS = {FOREST: "trees", SVM: "support vectors"}  # of what they learned
+UNITS = {FOREST: "trees", SVM: "support vectors", "change_vector": "pixels"}  # of what they learned
 NAME = "card.json"
 CALIBRATION = "calibration"  # key in the metrics: how the temperature was fitted, or why not; absent where never tried
 OF_A_FOREST = "the shares of the votes of a forest's trees are taken as they are"
