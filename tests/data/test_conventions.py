@@ -173,6 +173,30 @@ def test_a_file_with_both_ends_means_one_convention(dataset):
     assert doubts(dataset(labels, MMSEG), MMSEG) == []
 
 
+def few(*numbers: int) -> np.ndarray:
+    return np.kron(np.random.default_rng(0).choice(numbers, (20, 20)), np.ones((2, 2), int))
+
+
+def test_few_classes_are_numbered_in_two_ways_where_whole_splits_are(dataset):
+    labels = {"train/a": few(0, 1, 2), "train/b": few(0, 1, 2), "val/c": few(1, 2, 3), "test/d": few(1, 2, 3)}
+    message = refused(dataset(labels, DataConfig()), DataConfig())
+    assert re.search(
+        r"^the labels are numbered in two ways: 0 to 2 in \S+a\.tif \(train\).*; 1 to 3 in \S+d\.tif \(test\)", message
+    )
+    assert "if there are 4 classes name them in data.classes" in message
+
+
+def test_few_classes_in_two_kinds_of_files_are_only_warned_of(dataset, caplog):
+    found = dataset({"train/a": few(0, 1, 2), "train/b": few(1, 2, 3), "val/c": few(0, 1, 2)}, DataConfig())
+    check_labels(found, DataConfig())
+    assert "the labels are numbered in two ways: 0 to 2 in" in caplog.text
+
+
+def test_tiles_with_two_of_three_classes_are_nothing_odd(dataset):
+    found = dataset({"train/a": few(0, 1), "train/b": few(1, 2), "val/c": few(0, 1)}, DataConfig())
+    assert doubts(found, DataConfig()) == []
+
+
 # By shares alone.
 
 

@@ -112,6 +112,29 @@ def test_nearness_on_the_ground(write_image, texture, apart, gap, text):
     assert found.verdict == text
 
 
+def test_images_without_coordinates_are_near_nobody_knows_what(write_image, texture):
+    one, other, placed = (
+        write_image("a.png", texture()),
+        write_image("b.png", texture()),
+        write_image("c.tif", texture(), **at(0, 0)),
+    )
+    far = write_image("d.tif", texture(), **at(700, 0))
+    lack = "; {} have no coordinates, so that nobody can tell how near they lie"
+
+    def verdict(*sides):
+        return check_leakage(split_of(*((image, window(), name, None) for image, name in sides))).verdict
+
+    assert verdict((one, "train"), (placed, "test")) == (
+        "no leak found: none of 1 test images repeats or continues one of 1 training images"
+        + lack.format("1 of 1 training images")
+    )
+    assert verdict((one, "train"), (other, "test")).endswith("repeats or continues one of 1 training images")
+    assert verdict((one, "train"), (far, "train"), (other, "test"), (placed, "test")) == (
+        "no leak found: the nearest training pixel is 60 m from any test pixel"
+        + lack.format("1 of 2 test images and 1 of 2 training images")
+    )
+
+
 def test_validation_is_judged_too(write_image, texture):
     values = texture()
     images = [write_image(f"{i}.tif", v) for i, v in enumerate((values, texture(), values))]

@@ -326,6 +326,18 @@ def test_a_container_without_bands_lists_what_is_in_it(tmp_path):
         open_scene(path)
 
 
+@pytest.mark.parametrize("bands", [1, 3])
+def test_a_truncated_png_is_not_opened(tmp_path, bands):
+    path = tmp_path / "cut.png"
+    values = np.random.default_rng(0).integers(0, 9, (bands, 64, 64), dtype=np.uint8)
+    with rasterio.open(path, "w", driver="PNG", width=64, height=64, count=bands, dtype="uint8") as file:
+        file.write(values)
+    assert np.array_equal(open_scene(path).read(Window(row=0, col=0, height=64, width=64))[0], values)
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(UnreadableScene, match=r"cut\.png breaks off before its end; expected a complete PNG, copy or download"):
+        open_scene(path)
+
+
 def test_a_truncated_file_names_file_and_window(tmp_path):
     path = write(tmp_path / "cut.tif", distinct(1), blockysize=1)
     path.write_bytes(path.read_bytes()[:-200])

@@ -69,10 +69,11 @@ def doubts(dataset: Dataset, config: DataConfig) -> list[Doubt]:
     if strange or (message := exchanged_colours(dataset, config, stored)):
         message = _from_another_start(strange, files, expected, dataset) if strange else message
         return [Doubt(kind="error", message=message)] if message else []
-    found = [_shifted(files, expected), _two_kinds(files, expected), unlabelled_class(dataset, config, stored)]
+    found = [_shifted(files, expected), _two_kinds(files, expected, sure=True), unlabelled_class(dataset, config, stored)]
     found = [message for message in found if message] or [common_cars(dataset, config, stored)]
     sure = [Doubt(kind="doubt", message=message if TRUST in message else f"{message}; {TRUST}") for message in found if message]
-    return sure or _unlike_splits(files, expected)
+    perhaps = _two_kinds(files, expected, sure=False)
+    return sure or [*([Doubt(kind="hint", message=perhaps)] if perhaps else []), *_unlike_splits(files, expected)]
 
 
 def _stored(dataset: Dataset, config: DataConfig) -> Counter[int | Colour]:
@@ -242,17 +243,23 @@ def _shifted(files: Sequence[_File], expected: _Expected) -> str | None:
     return None
 
 
-def _two_kinds(files: Sequence[_File], expected: _Expected) -> str | None:
-    """What to say where files hold all numbers but the last, or all but the first, and none holds both."""
+def _two_kinds(files: Sequence[_File], expected: _Expected, *, sure: bool) -> str | None:
+    """What to say where files hold all numbers but the last, or all but the first, and none holds both.
+
+    Few classes do that by chance, tile by tile, though hardly split by split: sure are more of them, and whole splits.
+    """
     numbers = expected.listed
     first, last = min(numbers), max(numbers)
     ends_are_classes = not {first, last} & set(expected.coding.ignored)
-    if len(numbers) <= FEWEST or (ends_are_classes and not _unnamed(expected)):
+    if ends_are_classes and not _unnamed(expected):
         return None
     low = [file for file in files if first in file.numbers]
     high = [file for file in files if last in file.numbers]
     complete = any(file.numbers == numbers - {last} for file in low) and any(file.numbers == numbers - {first} for file in high)
     if not complete or any(file in high for file in low):
+        return None
+    told = len(numbers) > FEWEST or not {file.split for file in low} & {file.split for file in high}
+    if told is not sure or (len(numbers) < FEWEST and not told):
         return None
     named = f"if there are {len(expected.classes)} classes name them in data.classes; " if _unnamed(expected) else ""
     return f"{_two_starts([low, high], expected)}; {named}{TRUST}"

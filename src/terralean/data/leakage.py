@@ -307,12 +307,26 @@ def _weights(judged: Sequence[_Spot]) -> NDArray[np.float64]:
 def _checked(
     judged: Sequence[_Spot], train: Sequence[_Spot], distance: NDArray[np.float64], name: str, planes: Sequence[Frame]
 ) -> str:
+    unplaced = _unplaced(judged, train, name, planes)
     if np.isfinite(distance).any():
-        return f"the nearest training pixel is {_nearest(judged, distance, planes)} from any {name} pixel"
+        return f"the nearest training pixel is {_nearest(judged, distance, planes)} from any {name} pixel{unplaced}"
     mine, theirs = (len({spot.region.image for spot in side}) for side in (judged, train))
-    located = any(planes[spot.frame].crs for spot in judged)
+    located = not unplaced and planes[judged[0].frame].crs
     near = "lies within a kilometre of" if located else "repeats or continues"
-    return f"none of {mine} {name} images {near} one of {theirs} training images"
+    return f"none of {mine} {name} images {near} one of {theirs} training images{unplaced}"
+
+
+def _unplaced(judged: Sequence[_Spot], train: Sequence[_Spot], name: str, planes: Sequence[Frame]) -> str:
+    """What cannot be known where some images have coordinates and others have none."""
+    sides = {f"{name} images": judged, "training images": train}
+    placed_of = {
+        words: {spot.region.image: planes[spot.frame].crs is not None for spot in spots} for words, spots in sides.items()
+    }
+    if len({there for images in placed_of.values() for there in images.values()}) == 1:
+        return ""
+    without = {words: list(images.values()).count(False) for words, images in placed_of.items()}
+    told = " and ".join(f"{count} of {len(placed_of[words])} {words}" for words, count in without.items() if count)
+    return f"; {told} have no coordinates, so that nobody can tell how near they lie"
 
 
 def _nearest(judged: Sequence[_Spot], distance: NDArray[np.float64], planes: Sequence[Frame]) -> str:

@@ -37,6 +37,7 @@ REMOTE_OPTIONS = {
 REMOTE = re.compile(
     r"/vsi(curl|s3|gs|az|adls|oss|swift|webhdfs)(_streaming)?[/?]|(?!file:|zip:|tar:)[a-z0-9+.-]+://", re.IGNORECASE
 )
+PNG_END, END_BYTES = b"IEND", 4096  # the last chunk, after which some programs append something
 VIRTUAL = re.compile(r"\s*<")
 CONNECTION = re.compile(r"/vsi|\w{2,}:|\s*<")  # what GDAL opens that is no plain path: /vsizip/..., NETCDF:..., <VRTDataset>
 
@@ -126,6 +127,18 @@ def cause(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def _check_end(dataset: Any, path: str, *, name: str) -> None:
+    """Raise UnreadableScene where a PNG on disk has no end: GDAL gives what happens to be in memory for its missing rows."""
+    if dataset.driver != "PNG" or not os.path.isfile(path):
+        return
+    with open(path, "rb") as file:
+        file.seek(-min(END_BYTES, os.path.getsize(path)), os.SEEK_END)
+        ended = PNG_END in file.read()
+    if not ended:
+        dataset.close()
+        raise UnreadableScene(f"{name} breaks off before its end; expected a complete PNG, copy or download it again")
+
+
 def _again(path: str, opened: str) -> Source:
     return Source(path, opened=opened)
 
@@ -134,8 +147,15 @@ def _open(path: str, *, name: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # open_scene says it, with what follows from it
-            return rasterio.open(path)
+            dataset = rasterio.open(path)
+        _check_end(dataset, path, name=name)
+        return dataset
     except GDAL_ERRORS as error:
+        if REMOTE.match(path):
+            raise UnreadableScene(
+                f"{name} cannot be fetched, or is no image ({cause(error)}); check the address, what you may read there and the "
+                "network; links of a STAC search expire, so search again where it is old"
+            ) from error
         raise UnreadableScene(
             f"{name} is not an image that GDAL can open ({cause(error)}); expected a GeoTIFF, VRT, ENVI, PNG, JPEG or another "
             "raster format; see what `rio info` says of it"
