@@ -169,3 +169,15 @@ def test_a_budget_is_met_or_refused_and_tells_what_it_takes(terralean, untrained
     assert status == 0
     assert result["budget"].endswith("of 1h, with the run's own setting: nothing is given up")
     assert "nothing is given up" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "no scene is named; give rasters, a quoted pattern, @LIST or a STAC file"),
+        (("--pairs", "pairs.csv"), "--pairs is for a model of change, which compares two dates; name scenes instead"),
+    ],
+)
+def test_what_is_to_be_mapped_has_to_fit_the_model(terralean, untrained, tmp_path, arguments, words):
+    status, _, err = terralean("map", untrained, *arguments, "--out", tmp_path / "maps")
+    assert (status, words in err) == (2, True)

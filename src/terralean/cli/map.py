@@ -185,8 +185,8 @@ def map_(
     config = MapConfig(overwrite=overwrite, **only_given(given))
     found = _scenes(run, scenes or [], pairs=pairs, assets=assets, resample=resample)
     if budget is None:
-        how = {"precision": precision, "changes": changes, "device": device, "many": ManyConfig(jobs=jobs, cluster=cluster)}
-        made, failed = _map(run, found, out, config, **how)
+        many = ManyConfig(jobs=jobs, cluster=cluster)
+        made, failed = _map(run, found, out, config, precision=precision, changes=changes, device=device, many=many)
     else:
         _check_free({"--precision": precision, "--set": changes, "--jobs": jobs, "--cluster": cluster})
         made, failed = _map_within(run, found, out, config, budget=budget, device=device)

@@ -153,8 +153,8 @@ def _open(path: str, *, name: str) -> Any:
     except GDAL_ERRORS as error:
         if REMOTE.match(path):
             raise UnreadableScene(
-                f"{name} cannot be fetched, or is no image ({cause(error)}); check the address, what you may read there and the "
-                "network; links of a STAC search expire, so search again where it is old"
+                f"{name} cannot be fetched, or is no image ({cause(error)}); check the address, what you may read there and "
+                "the network; links of a STAC search expire, so search again where it is old"
             ) from error
         raise UnreadableScene(
             f"{name} is not an image that GDAL can open ({cause(error)}); expected a GeoTIFF, VRT, ENVI, PNG, JPEG or another "
