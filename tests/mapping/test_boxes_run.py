@@ -156,6 +156,14 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_bytes(scene, tmp_path):
     assert not list((tmp_path / "stopped").glob("*.part"))
 
 
+def test_workers_change_nothing(scene, tmp_path):
+    for workers in (1, 3):
+        config = BoxesConfig(workers=workers, batch=2)
+        find_boxes(detector(), as_source(scene), out=tmp_path / str(workers), config=config)
+    one, other = ((tmp_path / name / "harbour_boxes.gpkg").read_bytes() for name in ("1", "3"))
+    assert one == other
+
+
 def test_a_search_begun_otherwise_is_not_gone_on_with(scene, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         find_boxes(detector(stop_after=20), as_source(scene), out=tmp_path, config=BoxesConfig())
@@ -234,7 +242,7 @@ def test_searching_in_memory_finds_the_same(scene, tmp_path):
 def test_map_scene_finds_boxes_where_the_model_does(scene, tmp_path):
     result = map_scene(detector(), scene, out=tmp_path, config=MapConfig(polygons="fgb", overlap_px=48))
     assert result.path.endswith("harbour_boxes.fgb") and sum(result.objects.values()) == 60
-    with pytest.raises(ConfigError, match="finds oriented boxes, of which scores, stac cannot be made"):
+    with pytest.raises(ConfigError, match="finds oriented boxes, for which scores, stac has no meaning"):
         map_scene(detector(), scene, out=tmp_path, config=MapConfig(scores=True, stac=True))
 
 

@@ -7,15 +7,18 @@ import math
 import numpy as np
 import pytest
 import rasterio
+import torch
 
 from terralean import recipes
 from terralean.data.oriented.dota import read_labels, write_labels
-from terralean.errors import ConfigError
+from terralean.data.oriented.samples import from_object_samples
+from terralean.errors import ConfigError, DatasetError, LabelError
 from terralean.raster.grid import Grid
 from terralean.raster.write import write_scene
-from terralean.spec import Bands
-from terralean.train.run import run
+from terralean.spec import Bands, Classes
+from terralean.train.run import run, run_samples
 from terralean.weights.card import read_card
+from terralean.weights.checkpoint import read_tensors
 
 SIDE = 96
 NAMES = ("boat", "car")
@@ -115,9 +118,10 @@ def test_a_scene_becomes_georeferenced_boxes(trained, objects, tmp_path, terrale
     assert told["objects"] == {name: int((found["class"] == name).sum()) for name in NAMES}
     truth = read_labels(objects / "test" / "labelTxt" / "harbour_3.txt")
     with rasterio.open(scene) as opened:
-        ground = [
-            shapely.Polygon([opened.transform * tuple(point) for point in polygon.reshape(4, 2)]) for polygon in truth.polygons
-        ]
+        a, b, c, d, e, f = opened.transform[:6]
+    corners = truth.polygons.reshape(-1, 4, 2)
+    x, y = corners[..., 0], corners[..., 1]
+    ground = shapely.polygons(np.stack([a * x + b * y + c, d * x + e * y + f], axis=-1))
     for shape, name in zip(ground, truth.names, strict=True):
         best = max(
             shape.intersection(other).area / shape.union(other).area
@@ -151,7 +155,7 @@ def test_other_data_are_scored_elsewhere(trained, objects, tmp_path, terralean):
 def test_what_a_detector_cannot_do_is_refused(trained, objects, tmp_path, terralean):
     scene = objects / "test" / "images" / "harbour_3.tif"
     status, _, err = terralean("map", trained[1], scene, "--out", tmp_path, "--confidence")
-    assert status == 2 and "finds oriented boxes, of which confidence cannot be made" in " ".join(err.split())
+    assert status == 2 and "finds oriented boxes, for which confidence has no meaning" in " ".join(err.split())
 
 
 def test_recipes_of_the_package_are_read():
@@ -170,3 +174,37 @@ def test_a_model_that_finds_no_boxes_is_refused():
 def test_a_warm_up_longer_than_the_run_is_refused(objects, tmp_path):
     with pytest.raises(ConfigError, match=r"train.warmup_steps 500 leaves nothing of 60 steps"):
         run(experiment("train.warmup_steps=500"), data=objects, out=tmp_path / "run", device="cpu")
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_norms_keep_their_statistics(objects, tmp_path, frozen):
+    short = experiment(f"train.freeze_norms={frozen}", "train.epochs=2", "train.validate_every=2", "train.warmup_steps=1")
+    run(short, data=objects, out=tmp_path / "run", device="cpu")
+    means = [t for name, t in read_tensors(tmp_path / "run" / "weights.safetensors").items() if name.endswith("running_mean")]
+    assert len(means) > 5 and all(bool((mean == 0).all()) for mean in means) == frozen
+
+
+class Boats:
+    """Torchgeo's kind of dictionaries: a boat in each of four images, smaller than a tile."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        image = torch.full((3, 64, 80), 30.0) + torch.rand(3, 64, 80, generator=torch.Generator().manual_seed(index))
+        image[0, 20:32, 10 + index : 40 + index] = 220.0
+        corners = [10.0 + index, 20, 40 + index, 20, 40 + index, 32, 10 + index, 32]
+        return {"image": image, "bbox": torch.tensor([corners]), "labels": torch.tensor([0])}
+
+
+def test_datasets_of_dictionaries_train(tmp_path):
+    bands, classes = Bands(names=("red", "green", "blue"), dtype="float32"), Classes.named(("boat",))
+    samples = from_object_samples(Boats(), bands=bands, classes=classes)
+    short = experiment("train.epochs=20", "train.validate_every=20", "train.warmup_steps=2", "data.augment.flips=false")
+    result = run_samples(short, train=samples, validation=samples, out=tmp_path / "run", device="cpu")
+    assert result.validation > 0.5 and result.split == "as Boats has it: 4 samples train, 4 validate"
+    with pytest.raises(DatasetError, match=r"sample 0 of Boats is 80 x 64 px, data.tile_px is 64"):
+        samples.of_side(64)[0]
+    with pytest.raises(LabelError, match="no training tile has an object of car"):
+        other = from_object_samples(Boats(), bands=bands, classes=Classes.named(("boat", "car")))
+        run_samples(short, train=other, validation=None, out=tmp_path / "other", device="cpu")

@@ -12,10 +12,12 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import shapely
@@ -41,6 +43,7 @@ from terralean.raster.clip import Clip, read_clip
 from terralean.raster.cog import bounded_cache, failed
 from terralean.raster.features import VECTOR_ERRORS
 from terralean.raster.geoparquet import import_pyarrow
+from terralean.raster.grid import Window
 from terralean.raster.scene import Scene
 from terralean.spec import check_band_values, check_bands
 
@@ -61,7 +64,8 @@ class BoxesConfig:
     bands: tuple[int, ...] | None = None  # positions from 1 of the model's bands in the scene; None: the scene's own order
     aoi: str | None = None  # a vector file: only boxes whose middle lies in its polygons are kept
     format: Format = "gpkg"
-    threads: int = 1  # of arithmetic on a CPU
+    workers: int = 1  # batches searched side by side
+    threads: int = 1  # of a worker's arithmetic on a CPU
     merge: MergeConfig = field(default_factory=MergeConfig)
     overwrite: bool = False
 
@@ -141,6 +145,14 @@ def targets_of(source: SceneSource, *, out: Path, format: Format) -> tuple[Path,
 # The search.
 
 
+class Read(NamedTuple):
+    """A window as the scene holds it."""
+
+    window: Window
+    values: NDArray[Any]  # (C, h, w)
+    valid: NDArray[np.bool_]  # (h, w)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Search:
     """A scene, the windows that it is searched in, and who searches."""
@@ -171,24 +183,28 @@ class _Search:
 
     def row(self, row: int) -> tuple[Found, int]:
         """What the windows that begin in a row of the scene show, and how many of them hold data."""
-        parts, seen, batch = [NOTHING], 0, []
-        for window in self.plan.row_of_windows(row):
-            if self.clip is not None and not self.clip.reaches(window):
-                continue
-            values, valid = self.scene.read(window)
-            if valid.any():
-                batch.append((window, np.where(valid, values, 0).astype(np.float32), valid))
-                seen += 1
-            if len(batch) == self.config.batch:
-                parts.append(self._found(batch))
-                batch = []
-        if batch:
-            parts.append(self._found(batch))
+        parts, seen, workers = [NOTHING], 0, self.config.workers
+        with ThreadPoolExecutor(workers) as pool:
+            batches = self._batches(row)
+            while group := list(islice(batches, workers)):
+                parts += pool.map(self._found, group)
+                seen += sum(map(len, group))
         return within_reach(Found.joined(*parts), reach_px=self.reach_px), seen
 
-    def _found(self, batch: list[Any]) -> Found:
-        images, valid = (torch.from_numpy(np.stack([one[place] for one in batch])) for place in (1, 2))
-        parts = []
+    def _batches(self, row: int) -> Iterator[list[Read]]:
+        """The windows of a row that hold data, so many at a time; no more are held than are asked for."""
+        read = (
+            Read(window, *self.scene.read(window))
+            for window in self.plan.row_of_windows(row)
+            if self.clip is None or self.clip.reaches(window)
+        )
+        with_data = (one for one in read if one.valid.any())
+        while batch := list(islice(with_data, self.config.batch)):
+            yield batch
+
+    def _found(self, batch: list[Read]) -> Found:
+        images = torch.from_numpy(np.stack([np.where(one.valid, one.values, 0).astype(np.float32) for one in batch]))
+        valid, parts = torch.from_numpy(np.stack([one.valid for one in batch])), []
         for (window, _, _), one in zip(batch, self.predictor.detect(images, valid), strict=True):
             sides = [window.col, window.row, window.col + window.width, window.row + window.height]
             boxes = one.boxes.double().numpy() + np.array([window.col, window.row, 0, 0, 0])

@@ -171,17 +171,18 @@ def _boxes(
     predictor: Predictor, source: SceneSource, *, out: Path, config: MapConfig, progress: Callable[[Progress], None]
 ) -> MapResult:
     """The scene's oriented boxes in place of a map."""
-    others = ("confidence", "scores", "compute", "table", "stac", "envi", "min_area_m2")
+    others = ("confidence", "scores", "compute", "table", "stac", "envi", "min_area_m2", "memory_bytes")
     asked = {name: getattr(config, name) for name in others}
     if wrong := [name for name, value in asked.items() if value]:
         raise ConfigError(
-            f"{predictor.card.model} finds oriented boxes, of which {', '.join(wrong)} cannot be made; leave it out"
+            f"{predictor.card.model} finds oriented boxes, for which {', '.join(wrong)} has no meaning; leave it out"
         )
     given: dict[str, Any] = {"bands": config.bands, "aoi": config.aoi}
     given |= {"tile_px": config.tile_px, "overlap_px": config.overlap_px}
     given |= {} if config.batch is None else {"batch": config.batch}
     given |= {} if config.polygons is None else {"format": config.polygons}
-    how = BoxesConfig(threads=config.threads, overwrite=config.overwrite, **given)
+    workers = config.workers if config.workers is not None else default_workers(predictor.device)
+    how = BoxesConfig(workers=workers, threads=config.threads, overwrite=config.overwrite, **given)
     found = find_boxes(predictor, source, out=out, config=how, progress=progress)
     return MapResult(
         scene=source.name,

@@ -18,7 +18,7 @@ from terralean.train.change_module import ChangeModule
 from terralean.train.config import Experiment
 from terralean.train.course import CHANGE, MAP50, MIOU, SURE, TOP, Course, Score
 from terralean.train.detection_config import DetectionExperiment
-from terralean.train.detection_material import from_no_objects, from_objects
+from terralean.train.detection_material import from_object_datasets, from_objects
 from terralean.train.detection_module import DetectionModule
 from terralean.train.material import Material, from_datasets, from_folder
 from terralean.train.module import SegmentationModule
@@ -181,7 +181,7 @@ KINDS: dict[str, Kind] = {
     "detection": Kind(
         score=MAP50,
         gather=from_objects,
-        gather_samples=from_no_objects,
+        gather_samples=from_object_datasets,
         course=lambda experiment, material: experiment.train.course(tiles=material.tiles),
         module=_objects,
         use=_use_on_objects,

@@ -18,6 +18,7 @@ from terralean.data.crops import Crops, Tiles
 from terralean.data.index import find
 from terralean.data.leakage import check_leakage
 from terralean.data.oriented.crops import ObjectCrops, ObjectTiles
+from terralean.data.oriented.samples import ObjectSamples
 from terralean.data.samples import SampleCrops, Samples, measure_samples
 from terralean.data.scene_crops import SceneCrops, SceneViews
 from terralean.data.spectral.patches import PixelCrops, PixelPatches
@@ -36,7 +37,7 @@ class Material:
     normalisation: Normalisation
     class_counts: tuple[int, ...]  # labelled pixels of each class, or images where these are labelled as a whole
     crops: PairCrops | Crops | ObjectCrops | SampleCrops | SceneCrops | PixelCrops
-    validation: Tiles | ObjectTiles | Samples | SceneViews | PixelPatches | None
+    validation: Tiles | ObjectTiles | ObjectSamples | Samples | SceneViews | PixelPatches | None
     one_size: bool  # whether all samples of validation are of one size
     images: int
     split: str  # in words

@@ -22,6 +22,7 @@ from torch import nn
 
 import terralean
 from terralean.cost.macs import count_macs_at, parameters
+from terralean.data.oriented.samples import ObjectSamples
 from terralean.data.samples import Samples
 from terralean.data.scene_reading import Pictures
 from terralean.errors import RunError
@@ -98,16 +99,17 @@ def run(
 def run_samples(
     experiment: AnyExperiment,
     *,
-    train: Samples | Pictures,
-    validation: Samples | Pictures | None,
+    train: Samples | Pictures | ObjectSamples,
+    validation: Samples | Pictures | ObjectSamples | None,
     out: Path,
     device: str | None = None,
     tell: Callable[[Progress], None] = lambda progress: None,
 ) -> RunResult:
-    """`run` on datasets that yield dictionaries, torchgeo's for instance, of `image` and `mask` or of `image` and `label`.
+    """`run` on datasets that yield dictionaries, torchgeo's for instance, of `image` and `mask`, `label`, or `bbox` and
+    `labels`.
 
-    They are made ready by data.samples.from_samples and data.scene_samples.from_scene_samples. How they are split is theirs:
-    leakage is not checked, and the card says so.
+    They are made ready by from_samples of data.samples, from_scene_samples of data.scene_samples and from_object_samples of
+    data.oriented.samples. How they are split is theirs: leakage is not checked, and the card says so.
     """
     gather = KINDS[experiment.task].gather_samples
     return _run(experiment, lambda: gather(experiment, train, validation), data=None, out=out, device=device, tell=tell)

@@ -9,12 +9,15 @@ from torch.utils.data import Dataset
 
 from terralean.data.crops import Tiles
 from terralean.data.oriented.crops import ObjectTiles
+from terralean.data.oriented.samples import ObjectSamples
 from terralean.data.sample import Sample
 from terralean.data.samples import Samples
 from terralean.data.scene_crops import SceneViews
 from terralean.data.spectral.patches import PixelPatches
 from terralean.spec import IGNORE
 from terralean.tasks.classification import UNLABELLED
+
+Judges = Tiles | Samples | SceneViews | PixelPatches | ObjectTiles | ObjectSamples
 
 
 class Share(Dataset[Sample]):
@@ -23,7 +26,7 @@ class Share(Dataset[Sample]):
     All are of one length, as processes that validate must take as many steps; what that adds to some has no labels.
     """
 
-    def __init__(self, samples: Tiles | Samples | SceneViews | PixelPatches | ObjectTiles, *, rank: int, count: int) -> None:
+    def __init__(self, samples: Judges, *, rank: int, count: int) -> None:
         self.samples, self.rank, self.count = samples, rank, count
 
     def __len__(self) -> int:

@@ -18,12 +18,12 @@ from terralean.data.oriented.augment import PER_OBJECT, augment_objects
 from terralean.data.oriented.config import DetectionDataConfig
 from terralean.data.oriented.layouts import Picture
 from terralean.data.oriented.record import Record
-from terralean.data.oriented.samples import objects_of
+from terralean.data.oriented.samples import ObjectSamples, objects_of
 from terralean.data.oriented.tiles import Tile, TilesConfig, plan_tiles
 from terralean.data.reading import Reader
 from terralean.data.sample import Sample
 from terralean.data.statistics import moments_of, no_moments, normalise
-from terralean.errors import EmptySplit
+from terralean.errors import EmptySplit, LabelError
 from terralean.raster.coding import Coding
 from terralean.raster.grid import Window
 from terralean.raster.scene import describe
@@ -61,6 +61,9 @@ class ObjectTiles(Dataset[Sample]):
         return {"image": image, "valid": torch.from_numpy(valid), **objects_of(placed.tile.objects)}
 
 
+Tiled = ObjectTiles | ObjectSamples
+
+
 class ObjectCrops(Dataset[Sample]):
     """Training tiles in random order and variants: the same for the same seed, epoch and index, in any process.
 
@@ -70,8 +73,8 @@ class ObjectCrops(Dataset[Sample]):
 
     def __init__(
         self,
-        tiles: ObjectTiles,
-        empty: ObjectTiles,
+        tiles: Tiled,
+        empty: ObjectTiles | None,
         *,
         normalisation: Normalisation,
         config: DetectionDataConfig,
@@ -95,7 +98,7 @@ class ObjectCrops(Dataset[Sample]):
         seeds = np.random.SeedSequence([self.seed, int(self._epoch), index])
         rng = np.random.default_rng(seeds)
         generator = torch.Generator().manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> 1))
-        if len(self.empty) and rng.random() < self.config.empty_share:
+        if self.empty and rng.random() < self.config.empty_share:
             sample = self.empty[int(rng.integers(len(self.empty)))]
         else:
             sample = self.tiles[self._in_turn(index)]
@@ -176,7 +179,7 @@ def bands_of(pictures: Sequence[Picture], config: DetectionDataConfig) -> Bands:
         return scene.bands if config.bands is None else scene.bands.choose([number - 1 for number in config.bands])
 
 
-def measure_tiles(tiles: ObjectTiles, *, bands: Bands, seed: int) -> Normalisation:
+def measure_tiles(tiles: Tiled, *, bands: Bands, seed: int) -> Normalisation:
     """Mean and spread of the valid pixels of a bounded number of tiles. Raises DatasetError for a constant band."""
     moments = no_moments(len(bands))
     order = np.random.default_rng(seed).permutation(len(tiles))[:MEASURED]
@@ -186,10 +189,17 @@ def measure_tiles(tiles: ObjectTiles, *, bands: Bands, seed: int) -> Normalisati
     return normalise(moments, bands=bands, where=f"{len(order)} of {len(tiles)} training tiles")
 
 
-def count_objects(tiles: ObjectTiles, *, classes: int) -> tuple[int, ...]:
-    """Objects of each class, those in the overlap of tiles as often."""
-    labels = np.concatenate([one.tile.objects.labels for one in tiles.tiles])
-    return tuple(np.bincount(labels, minlength=classes).tolist())
+def count_objects(tiles: Tiled, *, classes: Classes) -> tuple[int, ...]:
+    """Objects of each class, those in the overlap of tiles as often. Raises LabelError for a class without one."""
+    labels = (
+        [one.tile.objects.labels for one in tiles.tiles]
+        if isinstance(tiles, ObjectTiles)
+        else [tiles[index]["labels"].numpy() for index in range(len(tiles))]
+    )
+    counts = np.bincount(np.concatenate(labels), minlength=len(classes)).tolist()
+    if lacking := [name for name, count in zip(classes.names, counts, strict=True) if not count]:
+        raise LabelError(f"no training tile has an object of {', '.join(lacking)}; give some, or leave the class out")
+    return tuple(counts)
 
 
 def _has_learnable(objects: Record, least_px: float) -> bool:

@@ -2,21 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from terralean.data.augment import cut
 from terralean.data.oriented.record import CORNERS, Record
 from terralean.data.sample import Sample
-from terralean.data.samples import entry
+from terralean.data.samples import Indexed, entry, queries_of
 from terralean.errors import BandMismatch, DatasetError, LabelError
 from terralean.spec import Bands, Classes
 
 NEEDED = "image, bbox and labels"
 IMAGE_DIMS = 3
+
+
+class ObjectSamples(Dataset[Sample]):
+    """Samples of another dataset as they are: checked, typed, with `valid` and `difficult`.
+
+    With `side_px` all are squares of that side, filled up where they are smaller; larger ones raise DatasetError.
+    """
+
+    def __init__(
+        self, dataset: Indexed, *, bands: Bands, classes: Classes, queries: Sequence[Any], side_px: int | None = None
+    ) -> None:
+        self.dataset, self.bands, self.classes, self.queries, self.side_px = dataset, bands, classes, queries, side_px
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def __getitem__(self, index: int) -> Sample:
+        name = f"sample {self.queries[index]!r} of {type(self.dataset).__name__}"
+        sample = check_objects(self.dataset[self.queries[index]], bands=self.bands, classes=self.classes, name=name)
+        if self.side_px is None:
+            return sample
+        height, width = sample["image"].shape[-2:]
+        if max(height, width) > self.side_px:
+            raise DatasetError(
+                f"{name} is {width} x {height} px, data.tile_px is {self.side_px}; raise it, or let the dataset yield tiles"
+            )
+        return cut(sample, row=0, col=0, height=self.side_px, width=self.side_px)
+
+    def of_side(self, side_px: int) -> ObjectSamples:
+        """The same in squares of this side."""
+        return ObjectSamples(self.dataset, bands=self.bands, classes=self.classes, queries=self.queries, side_px=side_px)
+
+
+def from_object_samples(
+    dataset: Indexed, *, bands: Bands, classes: Classes, queries: Sequence[Any] | None = None
+) -> ObjectSamples:
+    """Accept a dataset that yields dictionaries with `image`, `bbox` (n, 8) px and `labels`, such as torchgeo's DOTA.
+
+    A dataset with a length is asked for 0 .. length - 1. One that is asked for places needs `queries`: list(sampler).
+    """
+    return ObjectSamples(dataset, bands=bands, classes=classes, queries=queries_of(dataset, queries))
 
 
 def check_objects(sample: Mapping[str, Any], *, bands: Bands, classes: Classes, name: str) -> Sample:
