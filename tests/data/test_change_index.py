@@ -12,6 +12,7 @@ from terralean.data.crops import Tiles
 from terralean.data.split import Region, load_split, make_split, save_split
 from terralean.errors import ConfigError, DatasetError, GridMismatch, LabelError, MissingFile
 from terralean.raster.grid import Window
+from terralean.raster.scene import open_scene
 
 SIDE = 16
 
@@ -191,6 +192,33 @@ def test_a_split_of_pairs_is_read_back_where_the_data_have_moved(tmp_path):
         assert region.image == before.image.replace(str(tmp_path / "data"), str(tmp_path / "moved"))
         assert all(Path(date).is_file() for date in region.image.split(":"))
     assert again.coding == split.coding
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs", "bands"),
+    [("levir_cd_samples", 7, 6), ("dsifn_samples", 6, 6), ("sztaki_airchange", 2, 6), ("landsat_taizhou", 1, 12)],
+)
+def test_published_pairs_are_read(shared, name, pairs, bands):
+    dataset = found(shared / "data" / "rgb" / "cd" / name)
+    assert (len(dataset.sources), len(dataset.bands)) == (pairs, bands)
+    assert dataset.coding.above == 128
+    with open_scene(dataset.sources[0].image) as scene:
+        values, valid = scene.read(scene.grid.window)
+        assert scene.grid.crs == ("EPSG:32651" if name == "landsat_taizhou" else None)
+    assert valid.any()
+    assert (values[: bands // 2] != values[bands // 2 :]).any()
+
+
+def test_dates_a_row_apart_are_refused_or_resampled(shared):
+    folder = shared / "data" / "rgb" / "raster" / "opengeos"
+    before, after = sorted(folder.glob("m_4709963_*.tif"))
+    with pytest.raises(GridMismatch, match="lie on different grids"):
+        open_scene(f"{before}:{after}")
+    with open_scene(f"{before}:{after}#resample") as scene:
+        values, valid = scene.read(scene.grid.window)
+        first, _ = open_scene(before).read(scene.grid.window)
+    assert np.array_equal(values[:4], first)
+    assert valid.mean() > 0.9
 
 
 def _tiles(dataset) -> Tiles:

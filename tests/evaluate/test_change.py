@@ -44,7 +44,7 @@ def test_a_run_of_change_is_scored_on_its_test_pairs(run_of_change, terralean):
     assert status == 0, err
     document = json.loads(told)
     change = document["change"]
-    assert change["f1"] > 0.95
+    assert change["f1"] > 0.9
     assert change["f1"] == pytest.approx(2 * change["precision"] * change["recall"] / (change["precision"] + change["recall"]))
     assert any("Of change F1 is" in line for line in document["verdict"])
     card = json.loads((out / "card.json").read_text())
@@ -59,7 +59,7 @@ def test_other_pairs_are_scored(run_of_change, terralean, tmp_path):
     folder, out = run_of_change
     status, told, err = terralean("evaluate", out, "--data", folder / "train", "--out", tmp_path / "report", "--json")
     assert status == 0, err
-    assert json.loads(told)["change"]["f1"] > 0.95
+    assert json.loads(told)["change"]["f1"] > 0.9
 
 
 def test_noise_is_for_single_images(run_of_change, terralean):

@@ -116,6 +116,15 @@ def test_other_bands_are_refused(tmp_path):
         open_scene(f"{before}:{after}")
 
 
+def test_names_of_bands_may_hold_the_day_of_each_date(tmp_path):
+    paths = [
+        write(tmp_path / f"{day}.tif", values(0), bands=Bands(names=(f"B1 of {day}", f"B2 of {day}", f"B3 of {day}")))
+        for day in (20010304, 20090506)
+    ]
+    with open_scene(f"{paths[0]}:{paths[1]}") as scene:
+        assert scene.bands.names == tuple(f"B{i} of  {when}" for when in ("before", "after") for i in (1, 2, 3))
+
+
 def test_swapped_dates_are_refused_where_the_files_say_so(tmp_path):
     before = write(tmp_path / "a.tif", values(0), taken="2020-05-01 10:00:00")
     after = write(tmp_path / "b.tif", values(1), taken="2018-05-01 10:00:00")

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from terralean.data.change_config import CHANGED
 from terralean.data.crops import Crops
 from terralean.data.sample import Sample
-from terralean.data.samples import Indexed, SampleCrops, Samples, from_samples
+from terralean.data.samples import Indexed, SampleCrops, Samples, from_samples, queries_of
 from terralean.errors import DatasetError
 from terralean.spec import Bands, Normalisation
 
@@ -63,9 +63,6 @@ class Stacked:
     def __init__(self, dataset: Indexed) -> None:
         self.dataset = dataset
 
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
-
     def __getitem__(self, query: Any) -> dict[str, Any]:
         sample = self.dataset[query]
         return {**sample, "image": _stacked(sample, name=f"sample {query!r} of {type(self.dataset).__name__}")}
@@ -75,11 +72,7 @@ def from_pair_samples(dataset: Indexed, *, bands: Bands, queries: Sequence[Any] 
     """Accept a dataset that yields pairs and a `mask` of 0 and 1; `bands` are those of one date."""
     names = tuple(f"{name} {when}" for when in ("before", "after") for name in bands.names)
     both = Bands(names=names, units=bands.units, scale=bands.scale, dtype=bands.dtype)
-    if queries is None and hasattr(dataset, "__len__"):
-        queries = range(len(dataset))
-    if queries is None:
-        raise DatasetError(f"{type(dataset).__name__} has no length; give queries, such as the list of its sampler")
-    return from_samples(Stacked(dataset), bands=both, classes=CHANGED, queries=queries)
+    return from_samples(Stacked(dataset), bands=both, classes=CHANGED, queries=queries_of(dataset, queries))
 
 
 def shared(normalisation: Normalisation) -> Normalisation:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -116,7 +117,8 @@ class Layers(nn.Module):
 
     def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:
         """x (B, N, 32), memory (B, M, 32) or None: x reads itself -> (B, N, 32)."""
-        for read, feed in self.layers:  # type: ignore[misc]
+        for layer in self.layers:
+            read, feed = cast("nn.ModuleList", layer)
             x = read(x) if memory is None else read(x, memory)
             x = feed(x)
         return x
@@ -212,7 +214,7 @@ class WholeLeMeViT(nn.Module):
         for stage, blocks in enumerate(self.stages):
             x, meta = self.downsample_layers[stage](x), self.meta_token_downsample[stage](meta)
             reads = stage < 3  # noqa: PLR2004 - from S3 on the image reads itself, and meta tokens are left alone
-            for block in blocks:  # type: ignore[union-attr]
+            for block in cast("nn.ModuleList", blocks):
                 x, meta = block(x, meta) if reads else (block(x, None)[0], meta)
             maps.append(x)
         return [maps[3]]

@@ -8,6 +8,7 @@ of the earlier.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ RESAMPLE = "#resample"
 EXPECTED = "an image of one of two dates"
 OPAQUE = 255  # of a mask
 EXACT_PX = 0.01  # below a hundredth of a pixel it is rounding
+SCENE_NUMBER = re.compile(r"\d{4,}")  # in descriptions of bands that were made of file names
 PROCESSED = "tifftag_datetime"  # when a file was written, as often as not, and so no proof that dates are swapped
 
 
@@ -82,7 +84,7 @@ def open_pair(pair: Pair, *, bands: Sequence[int] | None = None) -> Scene:
     return Scene(
         path=str(pair),
         grid=before.grid,
-        bands=_both(before.bands),
+        bands=_both(_common(before.bands, source.after.bands)),
         nodata_values=(None,) * 2 * len(before.bands),  # it shows in the mask
         positions=tuple(range(1, 2 * len(before.bands) + 1)),
         alpha=None,
@@ -228,9 +230,22 @@ def _both(bands: Bands) -> Bands:
     return replace(bands, names=names, wavelength_nm=nm)
 
 
+def _common(before: Bands, after: Bands) -> Bands:
+    """The bands by what both dates call them: numbers that name a scene or its day are left out where they differ."""
+    if before.names == after.names or not (before.named and after.named):
+        return before
+    names = tuple(map(_without_numbers, before.names))
+    return replace(before, names=names) if len(set(names)) == len(names) else before
+
+
+def _without_numbers(name: str) -> str:
+    return SCENE_NUMBER.sub("", name)
+
+
 def _check_bands(before: Scene, after: Scene) -> None:
     ours, theirs = before.bands, after.bands
-    names = ours.named and theirs.named and ours.names != theirs.names
+    known = [[_without_numbers(name).casefold() for name in bands.names] for bands in (ours, theirs)]
+    names = ours.named and theirs.named and known[0] != known[1]
     stored = [(len(bands), bands.dtype, bands.units, bands.scale) for bands in (ours, theirs)]
     if names or stored[0] != stored[1]:
         told = [
