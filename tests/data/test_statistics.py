@@ -129,6 +129,26 @@ def test_a_class_that_is_nowhere_or_in_the_gap_is_told_so(scenes, write_image):
         learn({"train": region(image, label, Window(row=0, col=0, height=30, width=64))})
 
 
+def test_numbers_with_gaps_may_be_the_classes(scenes, write_image):
+    image, label, _, labels = scenes[0]
+    write_image("0_labels.tif", np.where(labels == 1, 60, labels).astype(np.uint8))
+    of = region(image, label, whole())
+    split = Split(root="/", regions=(of,), rule="", method="given", seed=0, gap_px=0, gap_m=None)
+    unnamed = Classes.named([f"class {i}" for i in range(61)])
+    statistics = run([of], classes=unnamed)
+    with pytest.raises(LabelError) as error:
+        check_learnable(statistics, split, classes=unnamed, config=DataConfig())
+    assert "class 5 (none in any split) and 54 more: the model cannot learn it; if the classes are" in str(error.value)
+    assert '--set "data.label_values=[0, 60]"; else label some' in str(error.value)
+
+
+def test_one_class_is_nothing_to_tell_apart(scenes):
+    one = Classes.named(["forest"])
+    split = Split(root="/", regions=(), rule="", method="given", seed=0, gap_px=0, gap_m=None)
+    with pytest.raises(LabelError, match="forest is the only class, so that there is nothing to tell apart; label a second"):
+        check_learnable(run([region(*scenes[0][:2], whole())]), split, classes=one, config=DataConfig())
+
+
 def test_nothing_but_nodata_is_an_error(write_image):
     image = write_image("a.tif", np.zeros((3, 8, 8), np.uint8), nodata=0)
     label = write_image("b.tif", np.zeros((8, 8), np.uint8))

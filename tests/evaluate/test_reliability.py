@@ -216,7 +216,7 @@ def found_of(now: Sums, before: Sums | None = None, *, temperature: float = 1.0,
 def test_words_say_which_way_confidence_is_off():
     over = found_of(believable(more=0.1), why="there was no validation split")
     assert sentence(over).startswith(f"It is too sure of itself: it says 82.5{SPACE}% on average and is right for 72.")
-    assert sentence(over).endswith(" It is not calibrated: there was no validation split.")
+    assert sentence(over).endswith(" No temperature was fitted to it: there was no validation split.")
     assert sentence(found_of(believable(more=-0.05))).startswith("It is more often right than it is sure: it says")
     both = two(np.repeat([0.6, 0.9], 200), np.concatenate([np.arange(200) < 180, np.arange(200) < 120]))
     assert sentence(found_of(both)).startswith("Its confidence is off, too high for some pixels and too low for others: it")

@@ -184,5 +184,5 @@ def test_a_run_from_before_temperatures_says_how_to_get_one(finished, tmp_path):
     write_card(replace(read_card(run), temperature=1.0, metrics={}), run)
     result = evaluate(run)
     assert result.document["calibration"]["not_calibrated"].startswith("trained before temperatures were fitted; run its")
-    assert any("It is not calibrated: trained before temperatures were fitted" in line for line in result.verdict)
-    assert "It is not calibrated" in (run / "report.html").read_text()
+    assert any("No temperature was fitted to it: trained before temperatures were fitted" in line for line in result.verdict)
+    assert "No temperature was fitted to it" in (run / "report.html").read_text()

@@ -89,6 +89,34 @@ def test_numbers_that_are_hardly_meant_are_errors_unless_trusted(make_dataset, t
     )
 
 
+def fix_of(report, message: str) -> str:
+    return next(finding.fix for finding in report.findings if finding.message == message)
+
+
+def test_numbers_with_gaps_are_classes_of_their_own_if_somebody_says_so(make_dataset, write_image):
+    folder = make_dataset()
+    labels = TWO.copy()
+    labels[0, :9] = 5
+    write_image("labels/i0.tif", labels, crs=None)
+    report = describe_dataset(folder, DataConfig())
+    fix = fix_of(report, "no pixel is labelled class 2, class 3, class 4")
+    assert fix.startswith('if the classes are the numbers that there are: --set "data.label_values=[0, 1, 5]"; else label some')
+
+
+def test_what_a_given_split_lacks_is_mended_by_images_not_by_seeds(make_dataset, write_image):
+    folder = make_dataset()
+    names = sorted(path.name for path in (folder / "images").iterdir())
+    lines = [f"images/{name},labels/{name},{'test' if i else 'train'}" for i, name in enumerate(names)]
+    (folder / "index.csv").write_text("\n".join(["path,label,split", *lines]) + "\n")
+    labels = TWO.copy()
+    labels[0, 0] = 2
+    write_image(f"labels/{names[1]}", labels, crs=None)
+    report = describe_dataset(folder, DataConfig(split=SplitConfig(validation=0)))
+    assert fix_of(report, "the train split has no pixel of class 2").startswith(
+        "give an image that has it to that split, or let"
+    )
+
+
 def test_classes_without_pixels_and_scarce_ones(make_dataset, write_image):
     folder = make_dataset()
     labels = TWO.copy()
@@ -96,6 +124,7 @@ def test_classes_without_pixels_and_scarce_ones(make_dataset, write_image):
     write_image("labels/i0.tif", labels, crs=None)
     report = describe_dataset(folder, DataConfig(classes=("a", "b", "c", "d")))
     assert messages(report, "error") == ["no pixel is labelled d"]
+    assert fix_of(report, "no pixel is labelled d").startswith("label some, or leave the class out")
     assert "less than 0.1% of the labels: c (1 px)" in messages(report, "note")
     assert "the test split has no pixel of c" in messages(report, "note")
 

@@ -13,6 +13,7 @@ from terralean.data.config import DataConfig
 from terralean.data.familiar import settings
 from terralean.data.reading import Reader
 from terralean.data.split import Region, Split
+from terralean.data.words import SHOWN, listed
 from terralean.errors import DatasetError, LabelError
 from terralean.raster.coding import Coding
 from terralean.raster.grid import Window
@@ -100,17 +101,31 @@ def measure(
 
 
 def check_learnable(statistics: Statistics, split: Split, *, classes: Classes, config: DataConfig) -> None:
-    """Raise LabelError where a class has no training pixel: no model can learn it, and no score of it means anything."""
+    """Raise LabelError where there is one class only, or one without a training pixel: no score of it means anything."""
+    if len(classes) == 1:
+        raise LabelError(
+            f"{classes.names[0]} is the only class, so that there is nothing to tell apart; label a second one; where 255 was meant "
+            "as one, write it as 1"
+        )
     lacking = [i for i, pixels in enumerate(statistics.class_pixels) if not pixels]
     if not lacking:
         return
     names = [classes.names[i] for i in lacking]
     reader = Reader(classes=classes, coding=split.coding, config=config)
-    told = [f"{classes.names[i]} ({_where(i, split, reader)})" for i in lacking]
-    raise LabelError(
-        f"no training pixel of {', '.join(told)}: the model cannot learn it; label some in the training images, split the data "
-        f"otherwise (data.split, --seed), or leave the class out: {settings({'ignore': [*config.ignore, *names]})}"
-    )
+    told = listed([*(f"{classes.names[i]} ({_where(i, split, reader)})" for i in lacking[:SHOWN]), *names[SHOWN:]])
+    fix = "label some in the training images, split the data otherwise (data.split, --seed), or leave the class out: "
+    fix += settings({"ignore": [*config.ignore, *names]})
+    if numbers := numbers_alone(classes, split.coding, statistics.class_pixels):
+        fix = f"if the classes are the numbers that there are: {settings({'label_values': numbers})}; else {fix}"
+    raise LabelError(f"no training pixel of {told}: the model cannot learn it; {fix}")
+
+
+def numbers_alone(classes: Classes, coding: Coding, pixels: Sequence[int]) -> tuple[int, ...]:
+    """The numbers that labels hold, where nobody named the classes; empty where somebody did."""
+    numbers = coding.numbers(len(classes))
+    if classes.names != tuple(f"class {number}" for number in numbers):
+        return ()
+    return tuple(number for number, count in zip(numbers, pixels, strict=True) if count)
 
 
 def _where(cls: int, split: Split, reader: Reader) -> str:

@@ -188,7 +188,7 @@ def remark(found: Calibrated) -> str:
     known = found.now.intervals.get("ece")
     sure = "" if known is None else f" (95 % interval {bounds(known)} %)"
     was = "" if found.before is None else f"; without its {_temperature(found)} it would be {percent(found.before.ece)}"
-    why = f" It is not calibrated: {found.not_calibrated}." if found.not_calibrated else ""
+    why = f" No temperature was fitted to it: {found.not_calibrated}." if found.not_calibrated else ""
     return f"The expected calibration error is {percent(found.now.ece)}{sure}{was}.{why}"
 
 

@@ -19,6 +19,7 @@ from terralean.data.index import Dataset, Source, find
 from terralean.data.leakage import check_leakage, duplicates
 from terralean.data.reading import Reader
 from terralean.data.split import Split, make_split
+from terralean.data.statistics import numbers_alone
 from terralean.data.words import listed
 from terralean.errors import GridMismatch, LabelError, TerraleanError, UnreadableScene
 from terralean.inspect.finding import Finding, worst_first
@@ -96,7 +97,7 @@ def describe_dataset(
     conventions = list(_conventions(dataset, config))
     explained = any(finding.severity == "error" for finding in conventions)
     blocking = [*_faults(report, explained=explained), *_one_class(report), *_looks(report)]
-    findings = [*conventions, *blocking, *_balance(report), *_void(contents.void)]
+    findings = [*conventions, *blocking, *_balance(report, dataset), *_void(contents.void)]
     if contents.sound and not any(finding.severity == "error" for finding in blocking):
         report, more = _with_split(report, dataset, config, seed=seed)
         findings += more
@@ -236,11 +237,13 @@ def _one_class(report: DatasetReport) -> Iterable[Finding]:
         yield Finding(severity="error", message=f"all labels are of one class, {labelled[0].name}", fix=fix)
 
 
-def _balance(report: DatasetReport) -> Iterable[Finding]:
+def _balance(report: DatasetReport, dataset: Dataset) -> Iterable[Finding]:
     labelled = [share for share in report.classes if share.pixels]
     missing = [share.name for share in report.classes if not share.pixels]
     if missing and labelled:
         fix = "label some, or leave the class out with data.ignore; training refuses a class it never sees"
+        if numbers := numbers_alone(dataset.classes, dataset.coding, [share.pixels for share in report.classes]):
+            fix = f"if the classes are the numbers that there are: {settings({'label_values': numbers})}; else {fix}"
         yield Finding(severity="error", message=f"no pixel is labelled {', '.join(missing)}", fix=fix)
     scarce = [f"{share.name} ({share.pixels} px)" for share in labelled if share.share < SCARCE]
     if scarce:
@@ -297,7 +300,7 @@ def _with_split(
         return report, [Finding(severity="error", message=str(error))]
     leakage = check_leakage(split)
     shares = _split_shares(split, dataset, config)
-    findings = list(_unlearnt(shares, dataset))
+    findings = list(_unlearnt(shares, dataset, split.method))
     if leakage.leaks:
         fix = {
             "given": "give images that share ground, or a group, to one split; or set data.split.rule",
@@ -325,7 +328,15 @@ def _split_shares(split: Split, dataset: Dataset, config: DataConfig) -> dict[Sp
     return out
 
 
-def _unlearnt(shares: dict[SplitName, SplitShare], dataset: Dataset) -> Iterable[Finding]:
+_TO_HAVE_IT = {
+    "given": "give an image that has it to that split, or let terralean deal: --set data.split.rule=blocks",
+    "groups": "another seed, smaller groups, or more labels",
+    "blocks": "another seed, smaller blocks (data.split.block_px), or more labels",
+    "random": "another seed, or more labels",
+}
+
+
+def _unlearnt(shares: dict[SplitName, SplitShare], dataset: Dataset, method: str) -> Iterable[Finding]:
     """Classes that some split lacks although the dataset has them."""
     have = np.sum([share.class_pixels for share in shares.values()], axis=0)
     for name, share in shares.items():
@@ -336,5 +347,5 @@ def _unlearnt(shares: dict[SplitName, SplitShare], dataset: Dataset) -> Iterable
         ]
         if lacking and share.regions:
             message = f"the {name} split has no pixel of {', '.join(lacking)}"
-            fix = "another seed, smaller blocks (data.split.block_px), or more labels"
+            fix = _TO_HAVE_IT[method]
             yield Finding(severity="error" if name == "train" else "note", message=message, fix=fix)
