@@ -411,6 +411,7 @@ COLUMNS = {
     "kills": "what workers moment_s left resumed_share seconds files equal",
 }
 MEASURES = {"memory": memory, "throughput": throughput, "loop": loop, "kills": kills}
+TILES = {"kills": 256}  # px: more strips, among which kills fall; else 512
 SIDES = {"throughput": 3000, "loop": 3000, "kills": 2000}  # of the scene, px
 
 
@@ -420,7 +421,9 @@ def parse() -> argparse.Namespace:
     kinds = parser.add_subparsers(dest="what", required=True)
     for name in MEASURES:
         kind = kinds.add_parser(name)
-        kind.add_argument("--tile", type=int, default=512, help="side of a window, px; a quarter of it is shared")
+        kind.add_argument(
+            "--tile", type=int, default=TILES.get(name, 512), help="side of a window, px; a quarter of it is shared"
+        )
         kind.add_argument("--classes", type=int, default=10)
         kind.add_argument("--device", default="cpu")
         kind.add_argument("--workers", type=int, default=default_workers(torch.device("cpu")))
