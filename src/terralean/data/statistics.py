@@ -104,8 +104,8 @@ def check_learnable(statistics: Statistics, split: Split, *, classes: Classes, c
     """Raise LabelError where there is one class only, or one without a training pixel: no score of it means anything."""
     if len(classes) == 1:
         raise LabelError(
-            f"{classes.names[0]} is the only class, so that there is nothing to tell apart; label a second one; where 255 was meant "
-            "as one, write it as 1"
+            f"{classes.names[0]} is the only class, so that there is nothing to tell apart; label a second one; where 255 was "
+            "meant as one, write it as 1"
         )
     lacking = [i for i, pixels in enumerate(statistics.class_pixels) if not pixels]
     if not lacking:
