@@ -9,8 +9,8 @@ import rasterio
 import torch
 
 from terralean import recipes
+from terralean.data.spectral.parts import load_split
 from terralean.data.spectral.patches import CubeReader, PixelPatches
-from terralean.data.spectral.split import load_split
 from terralean.errors import BandMismatch, ConfigError
 from terralean.evaluate.run import run_evaluation
 from terralean.layers.spectra import principal_components
@@ -163,6 +163,20 @@ def test_only_training_pixels_are_measured(cube):
     net = from_cubes(lola(), cube)
     assert torch.equal(net.pixels, material.pixels)  # the deal is the same for every model
     assert weight.shape == (4, 12)
+
+
+def test_label_maps_say_what_trains(tmp_path, labelled_cube):
+    _, known = labelled_cube(tmp_path, labels=False)
+    numbers = np.where(known == 255, 0, known + 1).astype(np.uint8)
+    train, test = numbers.copy(), numbers.copy()
+    train[24:], test[:24] = 0, 0
+    np.save(tmp_path / "train.npy", train)
+    np.save(tmp_path / "test.npy", test)
+    material = from_cubes(svm("data.split.method=maps", "data.train_labels=train.npy", "data.test_labels=test.npy"), tmp_path)
+    assert material.classes.names == ("class 1", "class 2", "class 3")
+    assert sum(material.class_counts) + len(material.validation) == (train > 0).sum()
+    assert material.split.startswith("train as train.npy")
+    assert "LEAKS" in material.leakage  # rows 23 and 24 touch
 
 
 def test_a_network_is_adapted_to_another_scene(trained, tmp_path, labelled_cube):

@@ -13,10 +13,11 @@ import numpy as np
 
 from terralean.data.spectral.config import SpectralDataConfig, SpectralSplitConfig
 from terralean.data.spectral.leakage import check_leakage
+from terralean.data.spectral.parts import PixelSplit, load_split
 from terralean.data.spectral.places import origins
 from terralean.data.spectral.position_floor import position_floor
 from terralean.data.spectral.scenes import find_cubes
-from terralean.data.spectral.split import PixelSplit, all_pixels, load_split
+from terralean.data.spectral.split import all_pixels
 from terralean.errors import ConfigError, LabelError, RunError
 from terralean.evaluate import compare, metrics
 from terralean.evaluate.compare import Comparison

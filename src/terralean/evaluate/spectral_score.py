@@ -14,9 +14,9 @@ from terralean.cost.device import device_words
 from terralean.cost.memory import peak_since, restart_peak
 from terralean.data.spectral.config import SpectralDataConfig
 from terralean.data.spectral.leakage import PixelLeakage
+from terralean.data.spectral.parts import PixelSplit
 from terralean.data.spectral.pixels import Pixels
 from terralean.data.spectral.places import places
-from terralean.data.spectral.split import PixelSplit
 from terralean.errors import RunError
 from terralean.evaluate import metrics
 from terralean.evaluate.calibration import Calibrated, calibrated

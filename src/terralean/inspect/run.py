@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from terralean.data.scene_split import CONTENT, SceneSplit, load_scene_split
+from terralean.data.spectral.parts import PIXELS, PixelSplit
+from terralean.data.spectral.parts import load_split as load_pixel_split
 from terralean.data.spectral.scenes import folder_of
-from terralean.data.spectral.split import PIXELS, PixelSplit
-from terralean.data.spectral.split import load_split as load_pixel_split
 from terralean.data.split import Split, load_split
 from terralean.errors import TerraleanError
 from terralean.inspect.finding import Finding, worst_first

@@ -12,6 +12,7 @@ import torch
 
 from terralean.data.spectral.config import SpectralDataConfig
 from terralean.data.spectral.leakage import check_leakage
+from terralean.data.spectral.parts import PixelSplit, fingerprint, save_split
 from terralean.data.spectral.patches import (
     CubeReader,
     PixelCrops,
@@ -25,7 +26,7 @@ from terralean.data.spectral.patches import (
 )
 from terralean.data.spectral.pixels import Pixels, labelled
 from terralean.data.spectral.scenes import SpectralDataset, find_cubes, folder_of
-from terralean.data.spectral.split import PixelSplit, all_pixels, deal_pixels, fingerprint, save_split
+from terralean.data.spectral.split import all_pixels, deal_pixels
 from terralean.errors import ConfigError
 from terralean.models import create
 from terralean.spec import IGNORE

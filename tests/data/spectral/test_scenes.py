@@ -43,6 +43,7 @@ def test_points_label_pixels(tmp_path, labelled_cube):
     (tmp_path / "points.csv").write_text("row,col,class\n0,1,wood\n2,3,field\n")
     found = find(tmp_path)
     assert found.classes.names == ("field", "wood")
+    assert find(tmp_path / "scene.hdr").scenes == found.scenes
     values = found.map_of(found.scenes[0].labels, scene=0)
     assert (values[0, 1], values[2, 3], (values != 255).sum()) == (1, 0, 2)
 

@@ -3,11 +3,13 @@ import pytest
 from scipy.io import loadmat
 
 from terralean.data.spectral.config import SpectralDataConfig, SpectralSplitConfig
+from terralean.data.spectral.deals import wanted
 from terralean.data.spectral.leakage import check_leakage
+from terralean.data.spectral.parts import load_split, save_split
 from terralean.data.spectral.pixels import Pixels, agreement, joined, labelled
 from terralean.data.spectral.places import nearest_px, origins
 from terralean.data.spectral.scenes import LabelledCube, SpectralDataset, find_cubes
-from terralean.data.spectral.split import all_pixels, deal_pixels, load_split, save_split, wanted
+from terralean.data.spectral.split import all_pixels, deal_pixels
 from terralean.errors import ConfigError, DatasetError, EmptySplit, LabelError
 from terralean.raster.coding import Coding
 from terralean.raster.grid import Grid

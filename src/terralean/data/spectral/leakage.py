@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from terralean.data.spectral.parts import PixelSplit
 from terralean.data.spectral.pixels import agreement, confusion
 from terralean.data.spectral.places import nearest_px
 from terralean.data.spectral.position_floor import position_floor
-from terralean.data.spectral.split import PixelSplit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -133,19 +133,18 @@ def _in_folder(root: Path, config: SpectralDataConfig, *, needs: bool) -> tuple[
 
 def _beside(image: str, folder: Path) -> Pair:
     """A cube that was named, with the labels of its name beside it, or in its own file."""
-    _, others, _ = _cubes(folder)
-    mine = _stem(image, CUBE_NAMED)
-    found = [path for path in (*others, *_tables(folder)) if _stem(path, LABELS_NAMED) == mine]
-    return image, found[0] if len(found) == 1 else _only_labels(image, found, folder)
+    return image, _only_labels(image, _label_files(folder), folder)
 
 
 def _only_labels(image: str, labels: Sequence[str], root: Path) -> str:
-    """The one file of labels of a folder, the one by the cube's name, or the label map in the cube's own file."""
+    """The file of labels by the cube's name, the label map in the cube's own file, or the one file of labels of a folder."""
     named = [path for path in labels if _stem(path, LABELS_NAMED) == _stem(image, CUBE_NAMED)]
-    if len(labels) == 1 or len(named) == 1:
-        return (named or [*labels])[0]
-    if not labels and _holds_labels(image):
+    if len(named) == 1:
+        return named[0]
+    if not named and _holds_labels(image):
         return named_part(image)[0]
+    if len(labels) == 1:
+        return labels[0]
     what = f"the labels {listed(labels)}" if labels else "no labels beside it"
     raise DatasetError(
         f"{root}: the cube {image} has {what}; say which label map, polygons or table of points with --set data.labels=FILE"
