@@ -13,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.features import rasterize
 from scipy import ndimage
+from shapely import box
+from shapely.affinity import rotate
+from shapely.geometry.base import BaseGeometry
 
 from terralean.data.generated import BANDS, CRS, NODATA, PIXEL_M
 from terralean.data.generated_image import draw_day, paint
-from terralean.data.generated_layout import BUILDING, GRASS, SOIL, Layout, Shape, lay_out
+from terralean.data.generated_layout import BUILDING, CROP, GRASS, SOIL, Layout, Shape, lay_out
 from terralean.errors import ConfigError
 from terralean.raster.grid import Grid
 from terralean.raster.write import write_scene
@@ -25,6 +28,9 @@ from terralean.spec import Bands
 MARGIN_PX = 8  # painted around a pair, so that a shifted date has pixels everywhere
 TREES_PX = 2.0  # crowns that reach into a building site are left out of both dates
 CHANGED = 255  # in a mask
+OPEN = (GRASS, SOIL, CROP)  # ground that houses are built on
+APART_PX = 5  # of a house from all else
+TRIES = 20  # for each house
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,16 +38,17 @@ class PairsConfig:
     """How generated pairs differ between their dates."""
 
     size_px: int = 256
-    appear: float = 0.25  # share of the buildings that only the later date has
-    vanish: float = 0.1  # share of them that only the earlier date has
+    sites: int = 14  # houses at most that stand on open ground, beside those of the landscape
+    appear: float = 0.3  # share of the buildings that only the later date has
+    vanish: float = 0.2  # share of them that only the earlier date has
     shift_px: float = 0.7  # largest misregistration along an axis
     tint: float = 0.08  # largest change of a band's brightness that season and calibration leave, of its value
 
     def __post_init__(self) -> None:
-        if min(self.appear, self.vanish, self.shift_px, self.tint) < 0 or self.appear + self.vanish > 1:
+        if min(self.sites, self.appear, self.vanish, self.shift_px, self.tint) < 0 or self.appear + self.vanish > 1:
             raise ConfigError(
-                "shares, shift and tint of generated pairs are 0 or more, and appear and vanish at most 1 together, got "
-                f"{self.appear:g}, {self.vanish:g}, {self.shift_px:g} px and {self.tint:g}"
+                "sites, shares, shift and tint of generated pairs are 0 or more, and appear and vanish at most 1 together, got "
+                f"{self.sites}, {self.appear:g}, {self.vanish:g}, {self.shift_px:g} px and {self.tint:g}"
             )
         if self.shift_px > MARGIN_PX / 2:
             raise ConfigError(f"dates are shifted by at most {MARGIN_PX / 2:g} px, got {self.shift_px:g}")
@@ -76,15 +83,17 @@ def generate_pairs(folder: str | Path, *, count: int, seed: int, config: PairsCo
 def draw_pair(*, seed: int, number: int = 0, config: PairsConfig | None = None) -> GeneratedPair:
     """A pair in memory; the same seed, number and config give the same pair. Raises SizeError below 256 px."""
     config = PairsConfig() if config is None else config
-    plan, fate, first, second, ground = np.random.default_rng([seed, number]).spawn(5)
+    plan, place, fate, first, second, ground = np.random.default_rng([seed, number]).spawn(6)
     layout = lay_out(plan, size_px=config.size_px + 2 * MARGIN_PX)
-    early, late = _fates(layout, fate, config)
+    houses = _houses(layout, place, count=config.sites)
+    buildings = [*(shape for shape in layout.shapes if shape.value == BUILDING), *houses]
+    early, late = _fates(buildings, fate, config)
     both = {*map(id, early)} & {*map(id, late)}
     changed = _burnt([(shape.polygon, CHANGED) for shape in (*early, *late) if id(shape) not in both], layout)
     layout = replace(layout, crowns=_clear(layout.crowns, changed))
     texture = ground.integers(2**63)
     before, after = (
-        _seen(_with_buildings(layout, there), day=day, texture=int(texture), tint=config.tint)
+        _seen(_with_buildings(layout, houses, there), day=day, texture=int(texture), tint=config.tint)
         for there, day in ((early, first), (late, second))
     )
     down, across = (float(v) for v in second.uniform(-config.shift_px, config.shift_px, 2))
@@ -99,9 +108,29 @@ def draw_pair(*, seed: int, number: int = 0, config: PairsConfig | None = None) 
     )
 
 
-def _fates(layout: Layout, rng: np.random.Generator, config: PairsConfig) -> tuple[list[Shape], list[Shape]]:
+def _houses(layout: Layout, rng: np.random.Generator, *, count: int) -> list[Shape]:
+    """Houses on open ground that touch nothing else; fewer than `count` where there is no room."""
+    source = 1 + max(shape.source for shape in layout.shapes)
+    found: list[Shape] = []
+    for _ in range(TRIES * count):
+        x, y = rng.uniform(0, layout.size_px, 2)
+        length, width, angle = rng.uniform(18, 34), rng.uniform(14, 22), rng.uniform(0, np.pi)
+        flat = box(x - length / 2, y - width / 2, x + length / 2, y + width / 2)
+        house = rotate(flat, angle, use_radians=True)
+        apart = all(house.distance(other.polygon) > APART_PX for other in found)
+        if apart and len(found) < count and _host(house.buffer(APART_PX), layout) is not None:
+            shape = {"x": x, "y": y, "angle": angle, "length": length, "width": width, "source": source + len(found)}
+            found.append(Shape(polygon=house, value=BUILDING, **shape))
+    return found
+
+
+def _host(ground: BaseGeometry, layout: Layout) -> Shape | None:
+    """The open ground that holds all of it."""
+    return next((shape for shape in layout.shapes if shape.value in OPEN and shape.polygon.contains(ground)), None)
+
+
+def _fates(buildings: list[Shape], rng: np.random.Generator, config: PairsConfig) -> tuple[list[Shape], list[Shape]]:
     """The buildings of the earlier and of the later date."""
-    buildings = [shape for shape in layout.shapes if shape.value == BUILDING]
     draws = rng.random(len(buildings))
     new, gone = draws < config.appear, draws >= 1 - config.vanish
     early = [shape for shape, is_new in zip(buildings, new, strict=True) if not is_new]
@@ -109,14 +138,18 @@ def _fates(layout: Layout, rng: np.random.Generator, config: PairsConfig) -> tup
     return early, late
 
 
-def _with_buildings(layout: Layout, there: list[Shape]) -> Layout:
-    """The layout of a date; where a building is not there is grass or bare soil, by its number."""
+def _with_buildings(layout: Layout, houses: list[Shape], there: list[Shape]) -> Layout:
+    """The layout of a date; where a building of the landscape is not there is grass or bare soil, by its number."""
     kept = {*map(id, there)}
-    shapes = tuple(
+    shapes = [
         shape if shape.value != BUILDING or id(shape) in kept else replace(shape, value=GRASS if shape.source % 2 else SOIL)
         for shape in layout.shapes
-    )
-    return replace(layout, shapes=shapes)
+    ]
+    # Houses come last and lie over their ground. One outside the scene, with the highest number, keeps the random numbers of
+    # all other textures as they are, whichever houses are there.
+    last = max(shape.source for shape in (*layout.shapes, *houses)) + 1
+    outside = Shape(polygon=box(-9, -9, -8, -8), value=BUILDING, source=last)
+    return replace(layout, shapes=(*shapes, *(house for house in houses if id(house) in kept), outside))
 
 
 def _seen(layout: Layout, *, day: np.random.Generator, texture: int, tint: float) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from terralean.data.split import make_split, save_split
 from terralean.data.statistics import check_learnable, measure
 from terralean.spec import Bands, Normalisation
 from terralean.train.change_config import ChangeExperiment
-from terralean.train.material import Material, fingerprint, from_datasets
+from terralean.train.material import Material, fingerprint, from_datasets, judging
 
 DATES = 2
 
@@ -26,7 +26,7 @@ def from_pairs(experiment: ChangeExperiment, root: Path) -> Material:
     config, pairs, seed = experiment.data, experiment.pairs, experiment.seed
     dataset = find_pairs(root, config, pairs)
     split = make_split(dataset, config, seed=seed)
-    train, validation = split.of("train"), split.of("validation")
+    train, validation = split.of("train"), judging(split, config, classes=dataset.classes)
     classes, coding = dataset.classes, dataset.coding
     statistics = measure(train, classes=classes, coding=coding, bands=dataset.bands, config=config, seed=seed)
     check_learnable(statistics, split, classes=classes, config=config)
