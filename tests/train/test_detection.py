@@ -13,6 +13,7 @@ from terralean import recipes
 from terralean.data.oriented.dota import read_labels, write_labels
 from terralean.data.oriented.samples import from_object_samples
 from terralean.errors import ConfigError, DatasetError, LabelError
+from terralean.inspect.run import describe_run
 from terralean.raster.grid import Grid
 from terralean.raster.write import write_scene
 from terralean.spec import Bands, Classes
@@ -95,6 +96,12 @@ def test_the_card_says_what_the_model_is(trained):
     split = json.loads((trained[1] / "split.json").read_text())
     assert [row[1] for row in sorted(split["images"], key=lambda row: row[0][-5])] == ["train", "train", "validation", "test"]
     assert "2 images" in card.training.split
+
+
+def test_inspect_finds_nothing_wrong_with_the_run(trained):
+    report = describe_run(trained[1])
+    assert report.finished and report.splits == {"train": 2, "validation": 1, "test": 1}
+    assert [one for one in report.findings if one.severity == "error"] == []
 
 
 def test_the_same_command_on_a_finished_run_does_nothing(trained, objects):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from terralean.data.oriented.split import CONTENT as OBJECTS
+from terralean.data.oriented.split import SavedSplit, load_objects_split
 from terralean.data.scene_split import CONTENT, SceneSplit, load_scene_split
 from terralean.data.spectral.parts import PIXELS, PixelSplit
 from terralean.data.spectral.parts import load_split as load_pixel_split
@@ -83,13 +85,15 @@ def _exported(path: Path, findings: list[Finding]) -> Manifest | None:
         return None
 
 
-def _split(path: Path, findings: list[Finding]) -> Split | SceneSplit | PixelSplit | None:
+def _split(path: Path, findings: list[Finding]) -> Split | SceneSplit | PixelSplit | SavedSplit | None:
     if not (path / SPLIT).is_file():
         return None
     try:
         content = json.loads((path / SPLIT).read_text(encoding="utf-8"))
         if content.get("content") == PIXELS:
             return load_pixel_split(path / SPLIT)
+        if content.get("content") == OBJECTS:
+            return load_objects_split(path / SPLIT)
         return load_scene_split(path / SPLIT) if content.get("content") == CONTENT else load_split(path / SPLIT)
     except (TerraleanError, ValueError, KeyError) as error:
         message = f"{path / SPLIT} cannot be read: {error}"
@@ -120,7 +124,7 @@ def _told(card: Card | None) -> Iterable[Finding]:
         yield Finding(severity="note", message="it has not been evaluated on its test split", fix="terralean evaluate RUN")
 
 
-def _moved(split: Split | SceneSplit | PixelSplit | None) -> Iterable[Finding]:
+def _moved(split: Split | SceneSplit | PixelSplit | SavedSplit | None) -> Iterable[Finding]:
     if split is not None and not folder_of(split.root).is_dir():
         message = f"its data are no longer at {split.root}"
         yield Finding(severity="note", message=message, fix="evaluate with --data DIR; mapping does not need them")

@@ -8,7 +8,7 @@ import pytest
 from terralean.data.oriented.config import DetectionDataConfig, ObjectsSplitConfig
 from terralean.data.oriented.dota import write_labels
 from terralean.data.oriented.layouts import ObjectsConfig, find_objects
-from terralean.data.oriented.split import deal_objects, leakage, read_root, resplit, save_objects_split
+from terralean.data.oriented.split import deal_objects, leakage, load_objects_split, read_root, resplit, save_objects_split
 from terralean.errors import ConfigError, DatasetError, EmptySplit, LabelError
 
 NAMES = ("boat", "car")
@@ -78,6 +78,7 @@ def test_a_split_on_disk_comes_back(folder, tmp_path):
     path = tmp_path / "split.json"
     save_objects_split(dealt, path)
     assert read_root(path) == root.resolve()
+    assert sum(len(load_objects_split(path).of(name)) for name in ("train", "validation", "test")) == 4
     again = resplit(found, path)
     assert splits(again) == splits(dealt) and (again.rule, again.seed) == (dealt.rule, 3)
     assert json.loads(path.read_text())["classes"] == list(NAMES)

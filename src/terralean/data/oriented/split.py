@@ -147,9 +147,27 @@ def save_objects_split(split: ObjectsSplit, path: Path) -> None:
     os.replace(part, path)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SavedSplit:
+    """What a split.json says, whether or not its images are still there."""
+
+    root: str
+    images: tuple[tuple[str, SplitName | None], ...]  # relative to the root
+
+    def of(self, name: SplitName) -> tuple[str, ...]:
+        """The images of one split."""
+        return tuple(image for image, split in self.images if split == name)
+
+
+def load_objects_split(path: Path) -> SavedSplit:
+    """Read split.json. Raises MissingFile, and DatasetError for a file of another kind."""
+    content = _content(path)
+    return SavedSplit(root=content["root"], images=tuple((row[0], row[1]) for row in content["images"]))
+
+
 def read_root(path: Path) -> Path:
-    """Where the data of a split.json were. Raises MissingFile, and DatasetError for a file of another kind."""
-    return Path(_content(path)["root"])
+    """Where the data of a split.json were. Raises as `load_objects_split` does."""
+    return Path(load_objects_split(path).root)
 
 
 def resplit(found: Pictures, path: Path) -> ObjectsSplit:
