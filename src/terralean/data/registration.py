@@ -15,6 +15,8 @@ from scipy import fft, ndimage
 
 SMOOTH_PX = 1.0  # scale of the edges that are compared
 SURE = 8.0  # height of a peak, in standard deviations: that of unrelated images of 512 px is below 6
+NEAR_PX = 5  # around a peak, that is the same peak
+CLEAR = 0.6  # of its height that another peak has at most; rows of like houses have several
 LEAST_PX = 32  # side of a window below which nothing is said
 
 
@@ -25,6 +27,7 @@ class Shift:
     down: float
     across: float
     height: float
+    second: float  # height of the next peak, as a share
 
     @property
     def px(self) -> float:
@@ -34,7 +37,7 @@ class Shift:
     @property
     def sure(self) -> bool:
         """Whether the dates show enough in common to tell."""
-        return self.height > SURE
+        return self.height > SURE and self.second < CLEAR
 
 
 def find_shift(before: NDArray, after: NDArray, valid: NDArray[np.bool_]) -> Shift | None:
@@ -49,7 +52,9 @@ def find_shift(before: NDArray, after: NDArray, valid: NDArray[np.bool_]) -> Shi
     height = float((peaks[row, col] - peaks.mean()) / max(peaks.std(), np.finfo(float).tiny))
     down = _signed(int(row), peaks.shape[0]) + _between(peaks[:, col], int(row))
     across = _signed(int(col), peaks.shape[1]) + _between(peaks[row], int(col))
-    return Shift(down=down, across=across, height=height)
+    rest = np.roll(peaks, (NEAR_PX - row, NEAR_PX - col), axis=(0, 1))
+    rest[: 2 * NEAR_PX + 1, : 2 * NEAR_PX + 1] = 0
+    return Shift(down=down, across=across, height=height, second=float(rest.max() / peaks[row, col]))
 
 
 def _edges(date: NDArray, valid: NDArray[np.bool_]) -> NDArray[np.float64]:
