@@ -43,7 +43,8 @@ def rows(out: Path) -> list[dict[str, str]]:
 
 def test_a_run_holds_what_the_design_names(finished):
     names = {path.name for path in finished.iterdir()}
-    assert names == {"recipe.yaml", "split.json", "metrics.csv", "card.json", "weights.safetensors", "tensorboard"}
+    files = {"recipe.yaml", "split.json", "data.json", "metrics.csv", "card.json", "weights.safetensors"}
+    assert names == {*files, "tensorboard"}
     assert [row["step"] for row in rows(finished)] == ["2", "4", "6"]
     assert all(float(row["val_miou"]) >= 0 and float(row["train_loss"]) > 0 for row in rows(finished))
 

@@ -90,7 +90,8 @@ def rows(out: Path) -> list[dict[str, str]]:
 
 def test_a_run_holds_what_the_design_names(finished):
     names = {path.name for path in finished.iterdir()}
-    assert names == {"recipe.yaml", "split.json", "metrics.csv", "card.json", "weights.safetensors", "tensorboard"}
+    files = {"recipe.yaml", "split.json", "data.json", "metrics.csv", "card.json", "weights.safetensors"}
+    assert names == {*files, "tensorboard"}
     assert [row["step"] for row in rows(finished)] == ["3", "6", "9"]
     assert [*rows(finished)[0]] == ["epoch", "step", "lr", "train_loss", "val_loss", "val_top1", "val_top5", "seconds"]
 

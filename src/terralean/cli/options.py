@@ -53,7 +53,7 @@ def numbers(text: str | None, *, flag: str, example: str) -> tuple[int, ...] | N
 
 def seed_numbers(text: str) -> list[int]:
     """What `--seeds` says."""
-    seeds = [int(part) if part.strip().isdigit() else None for part in text.split(",")]
+    seeds = [int(part) if part.strip().isascii() and part.strip().isdigit() else None for part in text.split(",")]
     numbers = [seed for seed in seeds if seed is not None]
     if len(numbers) < len(seeds) or len(set(numbers)) < len(numbers) or len(numbers) < 2:  # noqa: PLR2004 - one is --seed
         raise ConfigError(f"--seeds {text!r} must be two or more different numbers from 0, e.g. --seeds 0,1,2; one is --seed")

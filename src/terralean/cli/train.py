@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -78,12 +78,22 @@ def train(
 def _runs_of_seeds(experiment: AnyExperiment, seeds: list[int], *, out: Path) -> list[tuple[AnyExperiment, Path]]:
     """One run for each seed, all tested on the same pixels: where nothing else is said, those that seed 0 deals.
 
-    Of hyperspectral pixels each seed deals its own, the same for every recipe.
+    Of hyperspectral pixels each seed deals its own, the same for every recipe. Raises RunError where the folder holds a run of
+    another recipe, with whatever seed.
     """
+    from terralean.train.folder import check_folder
+    from terralean.weights.card import seed_folders
+
     if (out / "recipe.yaml").exists():
         raise RunError(f"{out} is a run of one seed; give a new folder for --out, runs of several seeds lie side by side in it")
+    for seed, folder in seed_folders(out).items():
+        check_folder(folder, _with_seed(experiment, seed))
+    return [(_with_seed(experiment, seed), out / f"seed{seed}") for seed in seeds]
+
+
+def _with_seed(experiment: AnyExperiment, seed: int) -> AnyExperiment:
     one: Any = experiment  # all have a split with a seed
     if one.task == "spectral":  # few labels: which ones are drawn is most of what differs, and goes with the seed
-        return [(replace(one, seed=seed), out / f"seed{seed}") for seed in seeds]
+        return cast("AnyExperiment", replace(one, seed=seed))
     data = replace(one.data, split=replace(one.data.split, seed=one.data.split.seed or 0))
-    return [(replace(one, seed=seed, data=data), out / f"seed{seed}") for seed in seeds]
+    return cast("AnyExperiment", replace(one, seed=seed, data=data))

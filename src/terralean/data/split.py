@@ -171,7 +171,10 @@ def load_split(path: Path, *, root: Path | None = None) -> Split:
     """Read split.json; `root` where the data have moved."""
     if not path.is_file():
         raise MissingFile(f"{path} is not there; it is written when training starts")
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DatasetError(f"{path} is not JSON ({error}); restore it from a copy, or train again") from error
     if content.get("format") != FORMAT:
         raise DatasetError(f"{path} has format {content.get('format')}, this version reads {FORMAT}; split the data again")
     base = root or Path(content["root"])

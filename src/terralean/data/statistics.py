@@ -128,6 +128,16 @@ def numbers_alone(classes: Classes, coding: Coding, pixels: Sequence[int]) -> tu
     return tuple(number for number, count in zip(numbers, pixels, strict=True) if count)
 
 
+def any_labelled(regions: Sequence[Region], *, classes: Classes, coding: Coding, config: DataConfig) -> bool:
+    """Whether a pixel of these regions has data and a class; it is looked for no further than that."""
+    reader = Reader(classes=classes, coding=coding, config=config)
+    return any(
+        bool((reader.labels(region.image, region.label, strip) != IGNORE)[reader.values(region.image, strip)[1]].any())
+        for region in regions
+        for strip in reader.strips(region.image, region.window)
+    )
+
+
 def _where(cls: int, split: Split, reader: Reader) -> str:
     """In which other splits a class is, with an image for each; else in which image between them."""
     found = []

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,14 +155,14 @@ def one_task(folders: Sequence[Path]) -> str:
     return first
 
 
-def open_contender(folder: Path, *, open_run: Callable[[Path], R]) -> Contender[R]:
+def open_contender(folder: Path, *, open_run: Callable[[Path], R], read: ReadRun) -> Contender[R]:
     """The run of a folder, or the runs of its seeds. RunError where one is not finished, ConfigError where they differ."""
     seeds = seed_folders(folder)
     runs = tuple(open_run(one) for one in (seeds.values() or [folder]))
     found = Contender(folder=folder, runs=runs, several=bool(seeds))
     for run in runs[1:]:
         _check_classes(run, runs[0])
-        if _recipe(run.card) != _recipe(runs[0].card):
+        if _without_seed(read(run.folder)[0]) != _without_seed(read(runs[0].folder)[0]):
             raise ConfigError(f"{run.folder} and {runs[0].folder} differ in more than the seed; train both with one recipe")
     return found
 
@@ -177,8 +177,9 @@ def _with(run: Run, reduce: OrOwn) -> Run:
     return replace(run, card=replace(card, cost={**card.cost, "parameters": parameters(model)}), reduce=reduce)
 
 
-def _recipe(card: Card) -> tuple[object, ...]:
-    return card.model, card.bands, card.reduce
+def _without_seed(experiment: Any) -> object:
+    """An experiment, of whatever task, as it is with any seed."""
+    return replace(experiment, seed=0)
 
 
 def check_comparable(contender: Contender[R], others: Sequence[Contender[R]]) -> None:

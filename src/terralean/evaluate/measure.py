@@ -108,7 +108,9 @@ def measure(
     told = restart_peak(predictor.device)
     took, done = Took(), 0
     for index, region in enumerate(regions):
-        for judged in judge(predictor, region, reader=reader, overlap_px=card.overlap_px, took=took, see=see):
+        for judged in judge(
+            predictor, region, reader=reader, overlap_px=card.shared_px(tile_px=card.tile_px), took=took, see=see
+        ):
             strip = judged.strip
             tally.add(judged.reference, judged.map, region=index, window=strip.window)
             probabilities.add(strip.probabilities, judged.reference, region=index, window=strip.window)

@@ -152,7 +152,7 @@ def _evaluate_map(
     curve: CurveConfig | None,
     progress: Callable[[int, int], None],
 ) -> Evaluation:
-    contenders = [open_contender(one, open_run=partial(open_run, read=read)) for one in (folder, *against)]
+    contenders = [open_contender(one, open_run=partial(open_run, read=read), read=read) for one in (folder, *against)]
     mine = contenders[0] = with_reduction(contenders[0], reduce)
     check_comparable(mine, contenders[1:])
     split = _test_split(mine.runs[0], data=data)

@@ -70,7 +70,7 @@ def evaluate_scenes(
     progress: Callable[[int, int], None],
 ) -> Evaluation:
     """What `run_evaluation` does for runs of scene recognition."""
-    contenders = [open_contender(one, open_run=partial(open_scene_run, read=read)) for one in (folder, *against)]
+    contenders = [open_contender(one, open_run=partial(open_scene_run, read=read), read=read) for one in (folder, *against)]
     mine = contenders[0]
     check_comparable(mine, contenders[1:])
     ground, seen = _own(mine.runs[0]) if data is None else _elsewhere(mine.runs[0], data)

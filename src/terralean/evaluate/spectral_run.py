@@ -51,7 +51,8 @@ def evaluate_pixels(
     progress: Callable[[int, int], None],
 ) -> Evaluation:
     """As `run.run_evaluation`, of runs on hyperspectral pixels; each seed is scored on the test pixels of its own deal."""
-    contenders = [open_contender(one, open_run=partial(_open_run, read=read, data=data)) for one in (folder, *against)]
+    opened = partial(_open_run, read=read, data=data)
+    contenders = [open_contender(one, open_run=opened, read=read) for one in (folder, *against)]
     mine, others = contenders[0], contenders[1:]
     check_comparable(mine, others)
     for other in others:

@@ -85,7 +85,8 @@ def _places(regions: Sequence[Region], card: Card) -> list[_Place]:
     found = []
     for region in regions:
         lines = (
-            starts(length, tile=card.tile_px, overlap=card.overlap_px) for length in (region.window.height, region.window.width)
+            starts(length, tile=card.tile_px, overlap=card.shared_px(tile_px=card.tile_px))
+            for length in (region.window.height, region.window.width)
         )
         for row, col in product(*lines):
             window = Window(row=row, col=col, height=card.tile_px, width=card.tile_px)

@@ -14,9 +14,9 @@ from terralean.mapping.budget import duration
 from terralean.mapping.calibrate import Tried, try_batches, worth_a_trial
 from terralean.mapping.job import Job
 from terralean.mapping.pixels import PixelWork
-from terralean.mapping.plan import MIN_TILE_PX
 from terralean.mapping.work import Work
 from terralean.raster.cog import BLOCK, CACHE_BYTES, check_space, cog_bytes, rows_bytes
+from terralean.weights.card import MIN_TILE_PX
 
 log = logging.getLogger(__name__)
 

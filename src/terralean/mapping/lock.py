@@ -1,57 +1,24 @@
-"""A folder in which one process at a time works. The system lets go of the lock when the process ends, however it does."""
+"""A folder in which one process at a time makes a map."""
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 from terralean.errors import JobError
+from terralean.weights import lock
+from terralean.weights.lock import NAME
 
-if sys.platform == "win32":
-    import msvcrt
-
-    def _take(handle: int) -> None:
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _take(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+__all__ = ["NAME", "Lock"]
 
 
-NAME = "lock"
-
-
-class Lock:
-    """Holds a folder, which is made where it is not there, until `release`. Raises JobError where another process holds it."""
+class Lock(lock.Lock):
+    """As `weights.lock.Lock`. Raises JobError where another process holds the folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._handle = _held(folder)
-        os.truncate(self._handle, 0)
-        os.write(self._handle, f"{os.getpid()}\n".encode())
-
-    def release(self) -> None:
-        """Let others have it."""
-        os.close(self._handle)
-
-
-def _held(folder: Path) -> int:
-    """A handle of the folder's lock file, locked."""
-    path = folder / NAME
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            _take(handle)
-        except OSError as error:
-            holder = os.pread(handle, 20, 0).decode().strip() if hasattr(os, "pread") else ""
-            os.close(handle)
+            super().__init__(folder)
+        except lock.AtWork as error:
             raise JobError(
-                f"{folder} is at work in another process{f', {holder}' if holder else ''}; wait until it is done, stop it, or "
-                "map to another folder"
+                f"{folder} is at work in another process{f', {error}' if str(error) else ''}; wait until it is done, stop it, "
+                "or map to another folder"
             ) from error
-        if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
-            return handle
-        os.close(handle)  # its holder finished in between and took the folder away

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from terralean.errors import ConfigError
 from terralean.raster.grid import Grid, Window
-
-MIN_TILE_PX = 32  # the coarsest map of a pyramid is then at least one pixel
+from terralean.weights.card import MIN_TILE_PX
 
 
 class Lattice(Protocol):

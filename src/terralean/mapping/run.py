@@ -203,7 +203,7 @@ def _boxes(
 def make_plan(card: Card, grid: Grid, *, config: MapConfig) -> Plan:
     """The plan of a grid with what the configuration leaves open taken from the card."""
     tile = config.tile_px if config.tile_px is not None else card.tile_px
-    overlap = config.overlap_px if config.overlap_px is not None else min(card.overlap_px, tile // 2)
+    overlap = config.overlap_px if config.overlap_px is not None else card.shared_px(tile_px=tile)
     if card.task != "spectral":
         return Plan(grid=grid, tile_px=tile, overlap_px=overlap)
     if overlap < card.overlap_px:

@@ -86,6 +86,8 @@ DETECTORS: dict[str, Callable[..., nn.Module]] = {  # of oriented boxes
     "swin_tiny_orcnn": oriented_rcnn.swin_tiny_orcnn,
     "orcnn": oriented_rcnn.orcnn,
 }
+RATES = ("drop_path", "dropout", "band_dropout")  # settings that are shares of what is dropped, so never all
+MAY_BE_NONE = ("background", "components", "meta_tokens", "rank")  # whole numbers that 0 means something for
 MODELS = {**SEGMENTERS, **CLASSIFIERS, **PIXEL_CLASSIFIERS, **DETECTORS, **CHANGE_DETECTORS}
 
 
@@ -94,12 +96,8 @@ def create(name: str, *, bands: int, classes: int, reduce: Any = None, **sizes: 
 
     `reduce` is the config of a method of token reduction, one of `terralean.tokens.REDUCERS`, for a model that can use it.
     """
-    if name not in MODELS:
-        near = get_close_matches(name, MODELS) or sorted(MODELS)
-        raise UnknownName(f"no model {name!r}; nearest: {', '.join(near)}")
-    build = MODELS[name]
-    _check_sizes(name, build, sizes)
-    model = build(bands=bands, classes=classes, **sizes)
+    check_sizes(name, sizes)
+    model = MODELS[name](bands=bands, classes=classes, **sizes)
     if reduce is not None:
         _reduce(name, model, reduce)
     return model
@@ -115,8 +113,14 @@ def _reduce(name: str, model: nn.Module, config: Any) -> None:
     take(config)
 
 
-def _check_sizes(name: str, build: Callable[..., nn.Module], sizes: Mapping[str, Size]) -> None:
-    """Raise ConfigError where a setting is not the function's, is of another type, or is missing."""
+def check_sizes(name: str, sizes: Mapping[str, Size]) -> None:
+    """Raise UnknownName for a model that is not there, ConfigError for settings that are not its own, or cannot be."""
+    if name not in MODELS:
+        near = get_close_matches(name, MODELS)
+        raise UnknownName(
+            f"no model {name!r}; " + (f"nearest: {', '.join(near)}" if near else "terralean list models names all")
+        )
+    build: Callable[..., nn.Module] = MODELS[name]
     known = {key: p for key, p in inspect.signature(build).parameters.items() if key not in ("bands", "classes")}
     for unknown in sorted(sizes.keys() - known.keys()):
         near = get_close_matches(unknown, known) or [*known]
@@ -131,9 +135,19 @@ def _check_sizes(name: str, build: Callable[..., nn.Module], sizes: Mapping[str,
         fits = type(value) in ((int, float) if types[key] is float else (types[key],))
         if not fits:
             raise ConfigError(f"model {name}: sizes.{key} must be of type {types[key].__name__}, got {value!r}")
+        _check_range(name, key, value, kind=types[key])
     for key, parameter in known.items():
         if parameter.default is parameter.empty and key not in sizes:
             raise ConfigError(f"model {name} needs sizes.{key}; set it with --set model.sizes.{key}=...")
+
+
+def _check_range(name: str, key: str, value: Any, *, kind: type) -> None:
+    """Raise ConfigError for a share outside its range, and for a number of things that there cannot be."""
+    if kind is float and not (0 <= value < 1 if key in RATES else 0 <= value <= 1):
+        raise ConfigError(f"model {name}: model.sizes.{key} must be 0 up to {'below ' if key in RATES else ''}1, got {value}")
+    least = 0 if key in MAY_BE_NONE else 1
+    if kind is int and value < least:
+        raise ConfigError(f"model {name}: model.sizes.{key} must be {least} or more, got {value}")
 
 
 def _check_choice(name: str, key: str, value: Size, choices: tuple[Size, ...]) -> None:

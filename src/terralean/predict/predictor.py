@@ -178,6 +178,8 @@ def choose_device(name: str | None) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"device {name!r} is not known; use cpu, cuda or cuda:0") from error
+    if device.type == "cpu" and device.index:
+        raise ConfigError(f"device {name!r} is not here: there is one CPU; use cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device {name!r} is not here: this machine has {torch.cuda.device_count()} CUDA devices; use cpu")
     return device

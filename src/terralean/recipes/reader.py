@@ -21,6 +21,7 @@ from terralean.train.experiments import EXPERIMENTS, AnyExperiment
 from terralean.train.scene_config import SceneExperiment
 
 Config = TypeVar("Config")
+LISTS = ("tuple_type", "list_type")  # what pydantic calls a value that is no list
 
 
 def names() -> list[str]:
@@ -169,12 +170,16 @@ def _read_yaml(recipe: str) -> dict[str, Any]:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise UnknownName(f"no recipe file at {recipe}; recipes of the package: {', '.join(names())}")
-        text = path.read_text()
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{recipe} is not text ({error}); give a recipe, which is YAML") from error
     elif recipe in names():
         text = files(__package__).joinpath(f"{recipe}.yaml").read_text()
     else:
-        near = get_close_matches(recipe, names()) or names()
-        raise UnknownName(f"no recipe {recipe!r}; nearest: {', '.join(near)}; a file of your own ends in .yaml")
+        near = get_close_matches(recipe, names())
+        told = f"nearest: {', '.join(near)}" if near else "terralean list recipes names all"
+        raise UnknownName(f"no recipe {recipe!r}; {told}; a file of your own ends in .yaml")
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -207,7 +212,9 @@ def _validate(config: type[Config], values: Mapping[str, Any], *, source: str, p
         first = error.errors()[0]
         key = path + ".".join(str(part) for part in first["loc"])
         got = "" if first["type"] == "missing" else f", got {first['input']!r}"
-        raise ConfigError(f"{source}: {key}: {first['msg']}{got}") from error
+        one = first["type"] in LISTS and isinstance(first["input"], str | int | float)
+        told = f"a list is written in brackets, e.g. {key}=[{first['input']}]" if one else first["msg"]
+        raise ConfigError(f"{source}: {key}: {told}{got}") from error
 
 
 def _check_keys(values: Any, config: Any, *, source: str, path: str) -> None:

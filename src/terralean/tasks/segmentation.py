@@ -36,9 +36,11 @@ class LossConfig:
     atm: ATMLossConfig = field(default_factory=ATMLossConfig)
 
     def __post_init__(self) -> None:
-        for name in ("auxiliary", "foreground", "on_the_way"):
-            if getattr(self, name) < 0:
+        for name in ("dice", "auxiliary", "foreground", "on_the_way"):
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"train.loss.{name} must be 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"train.loss.label_smoothing must be 0 up to below 1, got {self.label_smoothing}")
         if not 0 < self.hardest <= 1:
             raise ConfigError(f"train.loss.hardest must be above 0 up to 1, got {self.hardest}")
 

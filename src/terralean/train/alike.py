@@ -1,4 +1,4 @@
-"""What all processes that train together must have alike, by the name that a user knows it by."""
+"""What processes that train together, or go on with a run, must have alike, by the name that a user knows it by."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def settings(experiment: AnyExperiment) -> dict[str, object]:
 
 def seen(material: Material, *, state: Path) -> dict[str, object]:
     """What they find."""
+    return facts(material) | {str(state): "there" if state.is_file() else "not there"}
+
+
+def facts(material: Material) -> dict[str, object]:
+    """What the data hold."""
     normalisation = material.normalisation
     return {
         "classes": ", ".join(material.classes.names),
@@ -30,7 +35,6 @@ def seen(material: Material, *, state: Path) -> dict[str, object]:
         "means and deviations of the bands": ", ".join(f"{v:.4g}" for v in (*normalisation.mean, *normalisation.std)),
         "split": material.split,
         "validation samples": 0 if material.validation is None else len(material.validation),
-        str(state): "there" if state.is_file() else "not there",
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import signal
 import threading
 import time
@@ -14,10 +15,14 @@ from typing import Any, cast
 import lightning
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
-from terralean.train.course import Judged, Score
-from terralean.weights.checkpoint import NAME, save_weights
+from terralean.errors import RunError
+from terralean.train.course import Course, Judged, Score
+from terralean.weights.checkpoint import NAME, read_tensors, save_weights
 
 BEFORE, AFTER = ("epoch", "step", "lr", "train_loss", "val_loss"), ("seconds",)  # columns of metrics.csv around the scores
+
+
+PASSED_OVER = 20  # losses in a row that a scaler of gradients (fp16) may pass over
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +53,7 @@ class KeepBest(Callback):
         judged = cast("Judged", pl_module)
         found = judged.validation_scores()[self.score.column]
         self.waited += 1
-        if self.best is None or found > self.best:
+        if math.isfinite(found) and (self.best is None or found > self.best):  # of a split without labels it is no number
             self.best, self.best_step, self.waited = found, trainer.global_step, 0
             if trainer.is_global_zero:
                 save_weights(judged.model.state_dict(), self.folder / NAME)
@@ -131,24 +136,48 @@ class EndAtOnce(Callback):
 
 
 class Tell(Callback):
-    """Report progress to a function."""
+    """Report progress to a function, and stop where training has diverged.
 
-    def __init__(self, tell: Callable[[Progress], None], *, steps: int, best: KeepBest) -> None:
-        self.tell, self.steps, self.best = tell, steps, best
+    Both look at the loss, which then waits for the device once a step.
+    """
+
+    def __init__(self, tell: Callable[[Progress], None], *, course: Course, best: KeepBest) -> None:
+        self.tell, self.course, self.best = tell, course, best
+        self.no_number = 0  # losses one after the other that were none
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """After every step."""
+        loss = float(outputs["loss"]) if outputs else None
+        if loss is not None:
+            self._check(loss, step=trainer.global_step)
         self.tell(
             Progress(
                 step=trainer.global_step,
-                steps=self.steps,
-                loss=float(outputs["loss"]) if outputs else None,
+                steps=self.course.steps,
+                loss=loss,
                 best=self.best.best,
                 score=self.best.score.name,
             )
         )
+
+    def _check(self, loss: float, *, step: int) -> None:
+        """Raise RunError at a loss that is no number; with a scaler of gradients, which passes such steps over, at many."""
+        self.no_number = 0 if math.isfinite(loss) else self.no_number + 1
+        if self.no_number > (PASSED_OVER if self.course.precision == "fp16" else 0):
+            raise _diverged(f"the loss is {loss} at step {step} of {self.course.steps}", lr=self.course.lr)
+
+
+def check_finite(path: Path, *, lr: float) -> None:
+    """Raise RunError where weights that were kept are no numbers."""
+    wrong = [name for name, tensor in read_tensors(path).items() if not bool(tensor.isfinite().all())]
+    if wrong:
+        raise _diverged(f"weights are no numbers ({wrong[0]} for one)", lr=lr)
+
+
+def _diverged(what: str, *, lr: float) -> RunError:
+    return RunError(f"training has diverged: {what}; train with a lower train.lr than {lr:g} and a new --out")
 
 
 def _trained(trainer: lightning.Trainer) -> bool:

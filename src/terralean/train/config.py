@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -15,7 +16,28 @@ from terralean.errors import ConfigError
 from terralean.models import CLASSIFIERS, PIXEL_CLASSIFIERS, SEGMENTERS
 from terralean.tasks.segmentation import LossConfig
 from terralean.tokens import Reduction
-from terralean.weights.card import FOREST
+from terralean.weights.card import FOREST, MIN_TILE_PX
+
+# Of the settings of a schedule: names, what holds of a value, and that in words.
+RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (
+        ("steps", "epochs", "validate_every", "batch", "accumulate", "lr", "clip_norm"),
+        lambda value: 0 < value < math.inf,
+        "above 0",
+    ),
+    (("patience",), lambda value: value >= 1, "1 or more, or null for no end before the last step"),
+    (
+        ("backbone_lr", "final_lr", "weight_decay", "workers"),
+        lambda value: 0 <= value < math.inf,
+        "0 or more",
+    ),
+    (
+        ("warmup_steps", "warmup_epochs", "cooldown_steps", "cooldown_epochs"),
+        lambda value: 0 <= value < math.inf,
+        "0 or more",
+    ),
+    (("ema_decay", "label_smoothing"), lambda value: 0 <= value < 1, "0 up to below 1"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +57,20 @@ class TilingConfig:
 
     tile_px: int = 512
     overlap_px: int = 128
+
+    def __post_init__(self) -> None:
+        check_tiling(tile_px=self.tile_px, overlap_px=self.overlap_px)
+
+
+def check_tiling(*, tile_px: int, overlap_px: int) -> None:
+    """Raise ConfigError for windows that no map can be made of."""
+    if tile_px < MIN_TILE_PX:
+        raise ConfigError(f"tiling.tile_px must be {MIN_TILE_PX} or more, got {tile_px}")
+    if not 0 <= overlap_px <= tile_px // 2:
+        raise ConfigError(
+            f"tiling.overlap_px must be 0 to half of tiling.tile_px ({tile_px // 2} px of {tile_px}), got {overlap_px}; set "
+            f"both, e.g. --set tiling.tile_px={tile_px} --set tiling.overlap_px={tile_px // 4}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,15 +96,7 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "validate_every", "batch", "accumulate", "lr"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"train.{name} must be above 0, got {getattr(self, name)}")
-        if self.backbone_lr < 0:
-            raise ConfigError(f"train.backbone_lr must be 0 or more (a factor of lr), got {self.backbone_lr}")
-        if self.cooldown_steps < 0:
-            raise ConfigError(f"train.cooldown_steps must be 0 or more, got {self.cooldown_steps}")
-        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"train.ema_decay must be 0 up to below 1, got {self.ema_decay}")
+        check_course(self)
         if self.warmup_steps + self.cooldown_steps >= self.steps:
             raise ConfigError(
                 f"train.warmup_steps {self.warmup_steps} {_with_cooldown(self.cooldown_steps)}leaves nothing of {self.steps} "
@@ -156,6 +184,15 @@ class Experiment:
         """How the network is trained; for those who know that it is one."""
         assert self.train is not None
         return self.train
+
+
+def check_course(config: object) -> None:
+    """Raise ConfigError, naming the setting, for a value of a section train: that no schedule can have; of any task."""
+    for names, least, words in RANGES:
+        for name in names:
+            value = getattr(config, name, None)  # a section has steps or epochs, and None where a setting is left out
+            if value is not None and not least(value):
+                raise ConfigError(f"train.{name} must be {words}, got {value}")
 
 
 def _with_cooldown(steps: int) -> str:

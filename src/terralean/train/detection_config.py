@@ -10,7 +10,7 @@ from typing import Literal
 from terralean.data.oriented.config import DetectionDataConfig
 from terralean.errors import ConfigError
 from terralean.models import DETECTORS
-from terralean.train.config import AdaptConfig, ModelConfig, check_start
+from terralean.train.config import AdaptConfig, ModelConfig, check_course, check_start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,14 +58,7 @@ class DetectionTrainConfig:
     workers: int = 0  # processes that read tiles beside the one that trains
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "accumulate", "lr", "validate_every"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"train.{name} must be above 0, got {getattr(self, name)}")
-        for name in ("backbone_lr", "warmup_steps"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"train.{name} must be 0 or more, got {getattr(self, name)}")
-        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"train.ema_decay must be 0 up to below 1, got {self.ema_decay}")
+        check_course(self)
 
     def course(self, *, tiles: int) -> DetectionCourse:
         """The schedule in steps for so many training tiles. Raises ConfigError where the warm-up leaves nothing of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from terralean.data.change_index import files_of
 from terralean.data.change_samples import PairCrops
+from terralean.data.config import DataConfig, SplitName
 from terralean.data.conventions import check_labels
 from terralean.data.crops import Crops, Tiles
 from terralean.data.index import find
@@ -22,10 +24,17 @@ from terralean.data.oriented.samples import ObjectSamples
 from terralean.data.samples import SampleCrops, Samples, measure_samples
 from terralean.data.scene_crops import SceneCrops, SceneViews
 from terralean.data.spectral.patches import PixelCrops, PixelPatches
-from terralean.data.split import Region, make_split, save_split
-from terralean.data.statistics import check_learnable, measure
+from terralean.data.split import Region, Split, make_split, save_split
+from terralean.data.statistics import any_labelled, check_learnable, measure
 from terralean.spec import Bands, Classes, Normalisation
 from terralean.train.config import Experiment
+
+log = logging.getLogger(__name__)
+
+JUDGES: dict[SplitName, str] = {  # splits that judge a model, and what comes of it where they cannot
+    "validation": "the last weights are kept, not the best, and confidence is not calibrated",
+    "test": "the run cannot be evaluated on it",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +66,7 @@ def from_folder(experiment: Experiment, root: Path) -> Material:
     dataset = find(root, config)
     check_labels(dataset, config)
     split = make_split(dataset, config, seed=seed)
-    train, validation = split.of("train"), split.of("validation")
+    train, validation = split.of("train"), judging(split, config, classes=dataset.classes)
     classes, coding = dataset.classes, dataset.coding
     statistics = measure(train, classes=classes, coding=coding, bands=dataset.bands, config=config, seed=seed)
     check_learnable(statistics, split, classes=classes, config=config)
@@ -82,6 +91,20 @@ def from_folder(experiment: Experiment, root: Path) -> Material:
         fingerprint=fingerprint(train),
         save_split=partial(save_split, split),
     )
+
+
+def judging(split: Split, config: DataConfig, *, classes: Classes) -> tuple[Region, ...]:
+    """The regions to validate on, none where nothing is labelled there; that is warned of, and such a test split."""
+    found = {name: split.of(name) for name in JUDGES}
+    for name, regions in found.items():
+        if regions and not any_labelled(regions, classes=classes, coding=split.coding, config=config):
+            log.warning(
+                "no pixel of the %s split has a label (%d regions, %s for one), so that %s; label some, or split the data "
+                "otherwise (data.split)",
+                *(name, len(regions), regions[0].label, JUDGES[name]),
+            )
+            found[name] = ()
+    return found["validation"]
 
 
 def from_datasets(experiment: Experiment, train: Samples, validation: Samples | None) -> Material:

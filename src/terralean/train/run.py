@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from difflib import unified_diff
 from pathlib import Path
 from typing import cast
 
 import lightning
 import torch
-import yaml
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
@@ -25,19 +22,28 @@ from terralean.cost.macs import count_macs_at, parameters
 from terralean.data.oriented.samples import ObjectSamples
 from terralean.data.samples import Samples
 from terralean.data.scene_reading import Pictures
-from terralean.errors import RunError
-from terralean.models import create
+from terralean.models import check_sizes, create
 from terralean.predict.predictor import Predictor
 from terralean.tokens import Reduction
 from terralean.train import adaptation
-from terralean.train.alike import continues, seen, settings
-from terralean.train.callbacks import EndAtOnce, KeepBest, LastState, MetricsLog, Progress, Tell, read_metrics
+from terralean.train.alike import seen, settings
+from terralean.train.callbacks import (
+    EndAtOnce,
+    KeepBest,
+    LastState,
+    MetricsLog,
+    Progress,
+    Tell,
+    check_finite,
+    read_metrics,
+)
 from terralean.train.change_config import ChangeExperiment, VectorConfig
 from terralean.train.change_material import bands_of_one
 from terralean.train.change_vector import fit_vector, validate_vector
-from terralean.train.config import Experiment, ForestConfig, to_yaml
+from terralean.train.config import Experiment, ForestConfig
 from terralean.train.course import Course, Judged
 from terralean.train.experiments import AnyExperiment
+from terralean.train.folder import LAST, STATE, check_same_data, data_changed, is_done, working
 from terralean.train.forest import grow
 from terralean.train.group import joined
 from terralean.train.kinds import KINDS, Kind, Use
@@ -50,7 +56,7 @@ from terralean.train.spectral_config import SpectralExperiment
 from terralean.train.spectral_svm import fit_to_pixels, validate
 from terralean.train.svm import SVMConfig
 from terralean.train.temperature import calibrate
-from terralean.weights.card import CALIBRATION, OF_A_FOREST, Card, Training, read_card, seed_folders, write_card
+from terralean.weights.card import CALIBRATION, OF_A_FOREST, Card, Training, read_card, write_card
 from terralean.weights.card import NAME as CARD
 from terralean.weights.checkpoint import NAME as WEIGHTS
 from terralean.weights.checkpoint import load_exactly, read_tensors, save_weights
@@ -58,8 +64,6 @@ from terralean.weights.pretrained import load_pretrained
 
 log = logging.getLogger(__name__)
 
-SPLIT = "split.json"
-STATE = "state.ckpt"  # what a killed run goes on from
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -126,23 +130,26 @@ def _run(
 ) -> RunResult:
     processes = find_processes(device, None, environment=os.environ, gpus=torch.cuda.device_count())
     check_count(experiment, processes.count)
-    recipe, kind = to_yaml(experiment), KINDS[experiment.task]
-    with joined(processes) as group:
+    if experiment.train is not None:
+        check_sizes(experiment.model.name, experiment.model.sizes)
+    kind = KINDS[experiment.task]
+    with joined(processes) as group, ExitStack() as held:
         group.compare(settings(experiment))
-        if isinstance(experiment, Experiment) and experiment.forest is not None:
-            return _grow(experiment, experiment.forest, gather, data=data, out=out, tell=tell)
-        if isinstance(experiment, SpectralExperiment) and experiment.svm is not None:
-            return _fit_machine(experiment, experiment.svm, gather, data=data, out=out, processes=processes)
-        if isinstance(experiment, ChangeExperiment) and experiment.vector is not None:
-            return _fit_vector(experiment, experiment.vector, gather, data=data, out=out, processes=processes)
-        if group.first(lambda: _is_done(out, experiment, data=data)):
-            return group.first(lambda: _done(experiment, gather, out=out, processes=processes))
+        if group.first(lambda: is_done(out, experiment, data=data)):
+            return group.first(lambda: _done(experiment, gather, data=data, out=out, processes=processes))
         material = group.every(gather)
         _say(material)
-        group.compare(seen(material, state=out / "last" / STATE))
+        group.every(lambda: kind.use(experiment, material))  # so that no model is trained which could not be used
+        if isinstance(experiment, Experiment) and experiment.forest is not None:
+            return _grow(experiment, experiment.forest, material, out=out, tell=tell)
+        if isinstance(experiment, SpectralExperiment) and experiment.svm is not None:
+            return _fit_machine(experiment, experiment.svm, material, out=out, processes=processes)
+        if isinstance(experiment, ChangeExperiment) and experiment.vector is not None:
+            return _fit_vector(experiment, experiment.vector, material, out=out, processes=processes)
+        group.compare(seen(material, state=out / LAST / STATE))
         course = kind.course(experiment, material)
         module = group.every(lambda: _module(experiment, material, course, processes))
-        group.first(lambda: _begin(out, recipe=recipe, material=material))
+        group.first(lambda: held.enter_context(working(out, experiment, material)))
         with group.telling():
             more = _averaging(course) if experiment.adapt is None else adaptation.callbacks(experiment.adapt, course)
             best = _fit(kind, course, module, material, out=out, processes=processes, tell=tell, more=more)
@@ -152,103 +159,74 @@ def _run(
 def _grow(
     experiment: Experiment,
     config: ForestConfig,
-    gather: Callable[[], Material],
+    material: Material,
     *,
-    data: Path | None,
     out: Path,
     tell: Callable[[Progress], None],
 ) -> RunResult:
     """Fit a random forest. It takes a minute, so one that was killed begins anew."""
-    recipe = to_yaml(experiment)
-    if _is_done(out, experiment, data=data):
-        return _found(out)
-    material = gather()
-    _say(material)
-    _begin(out, recipe=recipe, material=material)
-    grown = grow(config, material, seed=experiment.seed, tell=tell)
-    save_weights(grown.model.state_dict(), out / WEIGHTS)
-    ended = _Ended(
-        steps=config.trees, seconds=grown.seconds, best=grown.miou, step=config.trees, sizes=grown.sizes, cost=grown.cost
-    )
-    card = _card(experiment, material, ended)
-    write_card(replace(card, metrics={**card.metrics, CALIBRATION: {"not_fitted": OF_A_FOREST}}), out)
-    (out / "last").rmdir()
+    with working(out, experiment, material):
+        grown = grow(config, material, seed=experiment.seed, tell=tell)
+        save_weights(grown.model.state_dict(), out / WEIGHTS)
+        ended = _Ended(
+            steps=config.trees, seconds=grown.seconds, best=grown.miou, step=config.trees, sizes=grown.sizes, cost=grown.cost
+        )
+        card = _card(experiment, material, ended)
+        write_card(replace(card, metrics={**card.metrics, CALIBRATION: {"not_fitted": OF_A_FOREST}}), out)
     return _result(out, card, already_done=False)
 
 
 def _fit_machine(
     experiment: SpectralExperiment,
     config: SVMConfig,
-    gather: Callable[[], Material],
+    material: Material,
     *,
-    data: Path | None,
     out: Path,
     processes: Processes,
 ) -> RunResult:
     """Fit a support vector machine. One that was killed begins anew."""
-    recipe = to_yaml(experiment)
-    if _is_done(out, experiment, data=data):
-        return _found(out)
-    material = gather()
-    _say(material)
-    _begin(out, recipe=recipe, material=material)
-    fitted = fit_to_pixels(config, material, seed=experiment.seed)
-    chosen = "" if fitted.accuracy is None else f", OA {fitted.accuracy:.3f} on training pixels left out"
-    log.info("support vector machine: cost %g, gamma %.3g%s", fitted.cost, fitted.gamma, chosen)
-    save_weights(fitted.model.state_dict(), out / WEIGHTS)
-    count = len(fitted.model.support)
-    cost = {"parameters": 0, "macs_layers": 0, "macs_attention": 0, "support_vectors": count}
-    ended = _Ended(steps=count, seconds=fitted.seconds, best=None, step=count, sizes=fitted.sizes, cost=cost)
-    card = _card(experiment, material, ended)
-    predictor = Predictor(fitted.model, card, device=processes.device, precision="fp32")
-    temperature, told = calibrate(predictor, material, batch=len(material.class_counts), seed=experiment.seed)
-    card = replace(card, temperature=temperature, metrics={CALIBRATION: told})
-    scores = validate(Predictor(fitted.model, card, device=processes.device, precision="fp32"), material)
-    write_card(replace(card, metrics={**card.metrics, **({"validation": scores} if scores else {})}), out)
-    (out / "last").rmdir()
+    with working(out, experiment, material):
+        fitted = fit_to_pixels(config, material, seed=experiment.seed)
+        chosen = "" if fitted.accuracy is None else f", OA {fitted.accuracy:.3f} on training pixels left out"
+        log.info("support vector machine: cost %g, gamma %.3g%s", fitted.cost, fitted.gamma, chosen)
+        save_weights(fitted.model.state_dict(), out / WEIGHTS)
+        count = len(fitted.model.support)
+        cost = {"parameters": 0, "macs_layers": 0, "macs_attention": 0, "support_vectors": count}
+        ended = _Ended(steps=count, seconds=fitted.seconds, best=None, step=count, sizes=fitted.sizes, cost=cost)
+        card = _card(experiment, material, ended)
+        predictor = Predictor(fitted.model, card, device=processes.device, precision="fp32")
+        temperature, told = calibrate(predictor, material, batch=len(material.class_counts), seed=experiment.seed)
+        card = replace(card, temperature=temperature, metrics={CALIBRATION: told})
+        scores = validate(Predictor(fitted.model, card, device=processes.device, precision="fp32"), material)
+        write_card(replace(card, metrics={**card.metrics, **({"validation": scores} if scores else {})}), out)
     return _result(out, read_card(out), already_done=False)
 
 
 def _fit_vector(
     experiment: ChangeExperiment,
     config: VectorConfig,
-    gather: Callable[[], Material],
+    material: Material,
     *,
-    data: Path | None,
     out: Path,
     processes: Processes,
 ) -> RunResult:
     """Fit change vector analysis. It takes seconds, so one that was killed begins anew."""
-    recipe = to_yaml(experiment)
-    if _is_done(out, experiment, data=data):
-        return _found(out)
-    material = gather()
-    _say(material)
-    _begin(out, recipe=recipe, material=material)
-    fitted = fit_vector(config, material)
-    save_weights(fitted.model.state_dict(), out / WEIGHTS)
-    cost = {"parameters": 0, "macs_layers": 0, "macs_attention": 0}
-    count = fitted.pixels
-    ended = _Ended(steps=count, seconds=fitted.seconds, best=None, step=count, sizes=experiment.model.sizes, cost=cost)
-    predictor = Predictor(fitted.model, _card(experiment, material, ended), device=processes.device, precision="fp32")
-    temperature, told = calibrate(predictor, material, batch=1, seed=experiment.seed)
-    scores = {} if material.validation is None else {"validation": validate_vector(predictor, material)}
-    write_card(replace(predictor.card, temperature=temperature, metrics={**scores, CALIBRATION: told}), out)
-    (out / "last").rmdir()
+    with working(out, experiment, material):
+        fitted = fit_vector(config, material)
+        save_weights(fitted.model.state_dict(), out / WEIGHTS)
+        cost = {"parameters": 0, "macs_layers": 0, "macs_attention": 0}
+        count = fitted.pixels
+        ended = _Ended(steps=count, seconds=fitted.seconds, best=None, step=count, sizes=experiment.model.sizes, cost=cost)
+        predictor = Predictor(fitted.model, _card(experiment, material, ended), device=processes.device, precision="fp32")
+        temperature, told = calibrate(predictor, material, batch=1, seed=experiment.seed)
+        scores = {} if material.validation is None else {"validation": validate_vector(predictor, material)}
+        write_card(replace(predictor.card, temperature=temperature, metrics={**scores, CALIBRATION: told}), out)
     return _result(out, read_card(out), already_done=False)
 
 
 def _say(material: Material) -> None:
     log.info("split: %s", material.split)
     log.log(logging.WARNING if "LEAKS" in material.leakage else logging.INFO, "leakage: %s", material.leakage)
-
-
-def _is_done(out: Path, experiment: AnyExperiment, *, data: Path | None) -> bool:
-    """Whether the run is finished. Raises RunError where the folder is not that of this run."""
-    if data is not None:
-        _check_root(out, data)
-    _check_folder(out, experiment)
-    return (out / CARD).is_file()
 
 
 def _finish(
@@ -263,6 +241,7 @@ def _finish(
     model = cast("Judged", module).model
     if best.best is None:  # nothing to choose by: the weights of the last step, averaged if asked
         save_weights(model.state_dict(), out / WEIGHTS)
+    check_finite(out / WEIGHTS, lr=KINDS[experiment.task].course(experiment, material).lr)
     adapted = None if experiment.adapt is None else adaptation.finish(model, experiment.adapt, out=out)
     rows = read_metrics(out / "metrics.csv")
     ended = _Ended(
@@ -276,58 +255,8 @@ def _finish(
     card = replace(_card(experiment, material, ended), adapted=adapted)
     card = _calibrated(experiment, card, material, out=out, processes=processes)
     write_card(card, out)
-    (out / "last" / STATE).unlink()  # three times the weights, and of no use to a finished run
-    (out / "last").rmdir()
+    (out / LAST / STATE).unlink()  # three times the weights, and of no use to a finished run
     return _result(out, card, already_done=False)
-
-
-def _check_folder(out: Path, experiment: AnyExperiment) -> None:
-    """Raise unless the folder is new, empty, or of this very recipe, perhaps as a version with fewer settings wrote it."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    before = out / "recipe.yaml"
-    if seeds := seed_folders(out):
-        raise RunError(
-            f"{out} holds a run for each of the seeds {', '.join(map(str, seeds))}; go on with --seeds, or give a new --out"
-        )
-    if not before.is_file():
-        raise RunError(f"{out} is no run of terralean but exists; choose a new folder for --out")
-    old, recipe = before.read_text(), to_yaml(experiment)
-    if old != recipe and not continues(yaml.safe_load(old), experiment):
-        lines = unified_diff(old.splitlines(), recipe.splitlines(), "in the run", "asked for", lineterm="", n=0)
-        difference = "\n".join(line for line in lines if not line.startswith("@@"))
-        raise RunError(f"{out} was begun with another recipe:\n{difference}\ngive the same recipe to go on, or a new --out")
-
-
-def _check_root(out: Path, data: Path) -> None:
-    """Raise where a finished run learned from another folder; what an unfinished one learns from is compared in full."""
-    if not ((out / CARD).is_file() and (out / SPLIT).is_file()):
-        return
-    before = json.loads((out / SPLIT).read_text())["root"]
-    if Path(before).resolve() != data.resolve():
-        raise RunError(f"{out} is finished and was trained on {before}, not on {data}; give a new --out to train on other data")
-
-
-def _begin(out: Path, *, recipe: str, material: Material) -> None:
-    """Write what fixes the run, or make sure that it is still so."""
-    (out / "last").mkdir(parents=True, exist_ok=True)
-    _check_split(out, material)
-    if material.save_split is not None:
-        material.save_split(out / SPLIT)
-    (out / "recipe.yaml").write_text(recipe)
-
-
-def _check_split(out: Path, material: Material) -> None:
-    """Raise where the data are split otherwise than the run's."""
-    path, save = out / SPLIT, material.save_split
-    if save is None or not path.is_file():
-        return
-    part = out / "split.json.now"
-    save(part)
-    same = part.read_text() == path.read_text()
-    part.unlink()
-    if not same:
-        raise RunError(f"the data are not those that {out} was begun with: {path} differs; restore them, or give a new --out")
 
 
 def _module(experiment: AnyExperiment, material: Material, course: Course, processes: Processes) -> lightning.LightningModule:
@@ -377,7 +306,7 @@ def _fit(
     more: Sequence[Callback],
 ) -> KeepBest:
     best = KeepBest(out, score=kind.score, patience=course.patience)
-    last = out / "last" / STATE
+    last = out / LAST / STATE
     if last.is_file() and (rows := read_metrics(out / "metrics.csv")):
         log.info("going on after step %s of %d", rows[-1]["step"], course.steps)
     with _quiet():
@@ -404,7 +333,7 @@ def _trainer(
     tell: Callable[[Progress], None],
     more: Sequence[Callback],
 ) -> lightning.Trainer:
-    told = Tell(tell, steps=course.steps, best=best)
+    told = Tell(tell, course=course, best=best)
     callbacks = [best, *more, MetricsLog(out / "metrics.csv", score=best.score), told, LastState(last), EndAtOnce()]
     return lightning.Trainer(
         accelerator="gpu" if processes.device.type == "cuda" else "cpu",
@@ -500,20 +429,22 @@ def _calibrated(experiment: AnyExperiment, card: Card, material: Material, *, ou
     return replace(card, temperature=temperature, metrics={**card.metrics, CALIBRATION: told})
 
 
-def _done(experiment: AnyExperiment, gather: Callable[[], Material], *, out: Path, processes: Processes) -> RunResult:
-    """What a finished run has; where its confidence was never calibrated, that is done now, without training."""
+def _done(
+    experiment: AnyExperiment, gather: Callable[[], Material], *, data: Path | None, out: Path, processes: Processes
+) -> RunResult:
+    """What a finished run has; where its confidence was never calibrated, that is done now, without training.
+
+    Raises RunError where files of the data have changed since, and with them what the run learned from.
+    """
     card = read_card(out)
-    if CALIBRATION not in card.metrics:
+    never_tried = CALIBRATION not in card.metrics and experiment.train is not None
+    if never_tried or (data is not None and data_changed(out, data)):
         material = gather()
-        _check_split(out, material)
-        write_card(_calibrated(experiment, card, material, out=out, processes=processes), out)
-    return _found(out)
-
-
-def _found(out: Path) -> RunResult:
-    card = read_card(out)
+        check_same_data(out, material)
+        if never_tried:
+            write_card(_calibrated(experiment, card, material, out=out, processes=processes), out)
     log.info("%s is finished; give another --out to train anew", out)
-    return _result(out, card, already_done=True)
+    return _result(out, read_card(out), already_done=True)
 
 
 def _result(out: Path, card: Card, *, already_done: bool) -> RunResult:

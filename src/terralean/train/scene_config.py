@@ -11,7 +11,7 @@ from terralean.data.scene_config import SceneDataConfig
 from terralean.errors import ConfigError
 from terralean.models import CLASSIFIERS, PIXEL_CLASSIFIERS, SEGMENTERS
 from terralean.tasks.classification import MixConfig
-from terralean.train.config import AdaptConfig, ModelConfig, check_start
+from terralean.train.config import AdaptConfig, ModelConfig, check_course, check_start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,16 +76,7 @@ class SceneTrainConfig:
     workers: int = 0  # processes that read images beside the one that trains
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "accumulate", "lr", "validate_every"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"train.{name} must be above 0, got {getattr(self, name)}")
-        for name in ("backbone_lr", "warmup_epochs", "cooldown_epochs"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"train.{name} must be 0 or more, got {getattr(self, name)}")
-        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"train.ema_decay must be 0 up to below 1, got {self.ema_decay}")
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"train.label_smoothing must be 0 up to below 1, got {self.label_smoothing}")
+        check_course(self)
         if self.warmup_epochs + self.cooldown_epochs >= self.epochs:
             raise ConfigError(
                 f"train.warmup_epochs {self.warmup_epochs:g} and train.cooldown_epochs {self.cooldown_epochs:g} leave nothing "

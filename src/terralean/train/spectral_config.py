@@ -10,7 +10,7 @@ from terralean.data.spectral.config import SpectralDataConfig
 from terralean.errors import ConfigError
 from terralean.models import PIXEL_CLASSIFIERS
 from terralean.tasks.pixels import Balance
-from terralean.train.config import AdaptConfig, ModelConfig, check_start
+from terralean.train.config import AdaptConfig, ModelConfig, check_course, check_start, check_tiling
 from terralean.train.svm import SVMConfig
 from terralean.weights.card import SVM
 
@@ -39,16 +39,7 @@ class SpectralTrainConfig:
     workers: int = 0  # processes that cut patches beside the one that trains
 
     def __post_init__(self) -> None:
-        for name in ("steps", "validate_every", "batch", "accumulate", "lr"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"train.{name} must be above 0, got {getattr(self, name)}")
-        for name in ("backbone_lr", "warmup_steps", "cooldown_steps"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"train.{name} must be 0 or more, got {getattr(self, name)}")
-        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"train.ema_decay must be 0 up to below 1, got {self.ema_decay}")
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"train.label_smoothing must be 0 up to below 1, got {self.label_smoothing}")
+        check_course(self)
         if self.warmup_steps + self.cooldown_steps >= self.steps:
             raise ConfigError(
                 f"train.warmup_steps {self.warmup_steps} and train.cooldown_steps {self.cooldown_steps} leave nothing of "
@@ -62,6 +53,9 @@ class CubeTilingConfig:
 
     tile_px: int = 64
     overlap_px: int | None = None  # None: what a window needs, its side less one
+
+    def __post_init__(self) -> None:
+        check_tiling(tile_px=self.tile_px, overlap_px=0 if self.overlap_px is None else self.overlap_px)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +18,7 @@ from terralean.tokens import Reduction
 
 FORMAT = 1
 FOREST, SVM = "forest", "svm"  # the models that are fitted, not trained
+MIN_TILE_PX = 32  # side of a window: the coarsest map of a pyramid is then at least one pixel
 UNITS = {FOREST: "trees", SVM: "support vectors", "change_vector": "pixels"}  # of what they learned
 NAME = "card.json"
 CALIBRATION = "calibration"  # key in the metrics: how the temperature was fitted, or why not; absent where never tried
@@ -80,6 +83,10 @@ class Card:
         """How much training the model had, in words."""
         return f"{self.training.steps} {UNITS.get(self.model, 'steps')}"
 
+    def shared_px(self, *, tile_px: int) -> int:
+        """What neighbouring windows of this side share: the card's overlap, or half a window where that is less."""
+        return min(self.overlap_px, tile_px // 2)
+
     @property
     def not_calibrated(self) -> str:
         """Why the confidence is as the network gives it, in words; nothing where a temperature was fitted."""
@@ -90,10 +97,19 @@ class Card:
 
 
 def write_card(card: Card, folder: Path) -> None:
-    """Write `card.json`; it appears whole."""
+    """Write `card.json`; it appears whole. A score that is no number is null there, as JSON has no other word for it."""
     part = folder / f"{NAME}.part"
-    part.write_text(json.dumps(asdict(card), indent=1) + "\n")
+    part.write_text(json.dumps(_numbers(asdict(card)), indent=1, allow_nan=False) + "\n")
     part.replace(folder / NAME)
+
+
+def _numbers(value: Any) -> Any:
+    """The value with None for what is not finite, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_numbers(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def seed_folders(folder: Path) -> dict[int, Path]:
