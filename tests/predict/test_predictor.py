@@ -2,9 +2,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from terralean.errors import ConfigError
+from terralean.models import create
 from terralean.predict import load
+from terralean.predict.eager import Eager
 from terralean.predict.normalise import Normalise, enlarge, shrunk_mask
 from terralean.predict.predictor import Predictor
 from terralean.spec import Normalisation
@@ -117,3 +120,24 @@ def test_whole_images_have_a_temperature_as_well(recogniser):
     tempered = Predictor(predictor.model, replace(predictor.card, temperature=3.0), device=CPU, precision="fp32")
     power = plain ** (1 / 3)
     torch.testing.assert_close(tempered.recognise(image, valid), power / power.sum(dim=1, keepdim=True), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["unetformer_resnet18", "factseg_resnet50"])
+def test_norms_of_any_segmenter_are_folded_and_its_answers_stay(untrained, name):
+    torch.manual_seed(0)
+    model = create(name, bands=3, classes=3).eval()
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.running_var, 0.5, 2.0)
+            nn.init.normal_(part.running_mean)
+    seen = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(seen)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    card = replace(load(untrained, device="cpu").card, model=name, tile_px=64)
+    eager = Eager(model, card, device=torch.device("cpu"), precision="fp32")
+    norms = [sum(isinstance(part, nn.BatchNorm2d) for part in net.modules()) for net in (model, eager.network)]
+    assert norms[1] < norms[0] / 3
+    with torch.no_grad():
+        torch.testing.assert_close(eager.network(seen), expected, rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())

@@ -15,7 +15,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from terralean.benchmark.config import COMPILED, DTYPES, EAGER, Size, Work, Workload, treatments
-from terralean.benchmark.fold import Folded, fold
+from terralean.layers.watched_folding import Folded, fold
 from terralean.cost.macs import Macs, count_macs, count_macs_at, parameters
 from terralean.errors import SizeError, TerraleanError
 from terralean.models import MODELS, create

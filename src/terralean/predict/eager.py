@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import cast
 
@@ -11,10 +12,13 @@ from torch import Tensor, nn
 from terralean.boxes.detected import Detected
 from terralean.errors import ConfigError
 from terralean.layers.every_pixel import EveryPixel
+from terralean.layers.folding import sharing
 from terralean.layers.hooks import Point, Traced
+from terralean.layers.watched_folding import fold
 from terralean.predict.normalise import Normalise, enlarge, resized
 from terralean.weights.card import Card
 
+WATCHED = ("segmentation", "classification")  # tasks whose networks run through once to see which norm reads what
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -26,8 +30,7 @@ class Eager:
             raise ConfigError(f"precision must be one of {', '.join(DTYPES)}, got {precision!r}")
         self.card, self.device, self.dtype = card, device, DTYPES[precision]
         self.model = model.eval().to(device, self.dtype)
-        fold: Callable[[], nn.Module] | None = getattr(self.model, "fold", None)
-        folded = self.model if fold is None else fold()
+        folded = _folded(self.model, card)
         self.network = EveryPixel(folded) if card.task == "spectral" else folded  # what predicts
         self.viewer = folded  # what recognises a whole image, or the pixel in the middle of a patch
         self.normalise = Normalise(card.normalisation, shrink=card.shrink).to(device)
@@ -83,3 +86,19 @@ class Eager:
         """As the network takes it."""
         seen: Tensor = self.normalise(image.to(self.device, torch.float32), valid.to(self.device))
         return seen.to(self.dtype)
+
+
+def _folded(model: nn.Module, card: Card) -> nn.Module:
+    """The model with batch norms made part of convolutions, by itself where it knows how; a copy that shares what stays."""
+    own: Callable[[], nn.Module] | None = getattr(model, "fold", None)
+    if own is not None:
+        return own()
+    if (
+        card.task not in WATCHED
+        or card.reduce is not None
+        or not any(isinstance(part, nn.BatchNorm2d) for part in model.modules())
+    ):
+        return model
+    side = card.seen_px or math.ceil(card.tile_px / card.shrink)
+    whole = fold(sharing(model), (1, len(card.bands), side, side)).model
+    return whole.to(memory_format=torch.channels_last)

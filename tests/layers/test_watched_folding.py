@@ -6,7 +6,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from terralean.benchmark.fold import fold
+from terralean.layers.watched_folding import fold
 from terralean.models import create
 
 
