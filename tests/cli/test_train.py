@@ -43,6 +43,19 @@ def test_several_seeds_are_trained_evaluated_compared_and_mapped_one_by_one(terr
     status, _, err = terralean("map", runs, data / "3.tif", "--out", tmp_path / "maps", "--device", "cpu")
     assert status == 2
     assert "holds a run for each of the seeds 1, 2, 3; name one of them" in " ".join(err.split())
+    status, _, err = terralean(*train, "--out", runs, "--seeds", "4,5", "--set", "train.lr=0.02")
+    assert status == 2
+    assert "was begun with another recipe" in " ".join(err.split())
+    assert "+ lr: 0.02" in " ".join(err.split())
+    assert not (runs / "seed4").exists()
+    path = tmp_path / "copy" / "seed1" / "recipe.yaml"
+    path.write_text(path.read_text().replace("  lr: 0.002\n", "  lr: 0.02\n"))
+    status, _, err = terralean("evaluate", tmp_path / "copy", "--device", "cpu")
+    assert status == 2
+    assert "differ in more than the seed; train both with one recipe" in " ".join(err.split())
+    status, _, err = terralean(*train, "--out", runs, "--seeds", "0,²")
+    assert status == 2
+    assert "must be two or more different numbers" in " ".join(err.split())
     status, _, err = terralean(*train, "--out", runs / "seed1", "--seeds", "0,1")
     assert status == 2
     assert "is a run of one seed" in err

@@ -67,6 +67,18 @@ def test_a_section_that_may_be_left_out_may_be_null():
         ("train.steps=0", r"train\.steps must be above 0, got 0"),
         ("train.warmup_steps=1000", "leaves nothing of 1000 steps; lower it, e.g. --set train.warmup_steps=100"),
         ("train.ema_decay=1.0", "ema_decay must be 0 up to below 1"),
+        ("train.workers=-1", r"train\.workers must be 0 or more, got -1"),
+        ("train.final_lr=-1", r"train\.final_lr must be 0 or more, got -1"),
+        ("train.lr=.nan", r"train\.lr must be above 0, got nan"),
+        ("train.warmup_steps=-3", r"train\.warmup_steps must be 0 or more, got -3"),
+        ("train.patience=0", r"train\.patience must be 1 or more, or null for no end before the last step, got 0"),
+        ("train.clip_norm=-1", r"train\.clip_norm must be above 0, got -1"),
+        ("train.loss.dice=-1", r"train\.loss\.dice must be 0 or more, got -1"),
+        ("train.loss.label_smoothing=2", r"train\.loss\.label_smoothing must be 0 up to below 1, got 2"),
+        ("tiling.tile_px=0", r"tiling\.tile_px must be 32 or more, got 0"),
+        ("tiling.tile_px=224", r"tiling\.overlap_px must be 0 to half of tiling\.tile_px \(112 px of 224\), got 128"),
+        ("tiling.overlap_px=-1", r"tiling\.overlap_px must be 0 to half"),
+        ("data.classes=a", r"data\.classes: a list is written in brackets, e\.g\. data\.classes=\[a\], got 'a'"),
         ("data=3", "data must be a section with keys, got 3"),
         ("train.schedule=step", r"train\.schedule: .*'cosine' or 'poly'"),
         ("lr", "is not key=value"),
@@ -83,14 +95,19 @@ def test_unknown_recipe_names_the_nearest():
         recipes.read("lemevit_tiny_ligth")
 
 
+def test_unknown_recipe_without_a_near_one():
+    with pytest.raises(UnknownName, match=r"no recipe 'qqqq'; terralean list recipes names all; a file of your own"):
+        recipes.read("qqqq")
+
+
 def test_missing_recipe_file(tmp_path):
     with pytest.raises(UnknownName, match=r"no recipe file at .*mine\.yaml"):
         recipes.read(str(tmp_path / "mine.yaml"))
 
 
-@pytest.mark.parametrize(("text", "message"), [("- a\n- b\n", "holds list"), ("a: [", "is not YAML")])
+@pytest.mark.parametrize(("text", "message"), [(b"- a\n- b\n", "holds list"), (b"a: [", "is not YAML"), (b"\xff\xfe", "is not text")])
 def test_file_that_is_no_recipe(tmp_path, text, message):
-    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "mine.yaml").write_bytes(text)
     with pytest.raises(ConfigError, match=message):
         recipes.read(str(tmp_path / "mine.yaml"))
 

@@ -183,7 +183,8 @@ def test_quotas_on_paper(there, power, expected):
 
 
 def test_the_run_folder_is_that_of_any_model(grown):
-    assert {path.name for path in grown.iterdir()} == {"recipe.yaml", "split.json", "card.json", "weights.safetensors"}
+    files = {"recipe.yaml", "split.json", "data.json", "card.json", "weights.safetensors"}
+    assert {path.name for path in grown.iterdir()} == files
     card = read_card(grown)
     tensors = load_file(grown / "weights.safetensors")
     assert card.model == "forest"

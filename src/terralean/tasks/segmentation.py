@@ -66,7 +66,7 @@ class SegmentationLoss(nn.Module):
         It is 0 with a gradient where nothing is labelled. In training it is that of the batches of all processes together.
         """
         if isinstance(output, Tensor):
-            return self._compare(output, mask)
+            return self._main({"scores": output}, mask) if self.training else self._compare(output, mask)
         loss = self._main(output, mask)
         if "auxiliary_masks" in output:
             on_the_way = self._attention_to_mask(output["auxiliary_masks"], output["auxiliary_objects"], mask)
