@@ -105,7 +105,9 @@ def test_missing_recipe_file(tmp_path):
         recipes.read(str(tmp_path / "mine.yaml"))
 
 
-@pytest.mark.parametrize(("text", "message"), [(b"- a\n- b\n", "holds list"), (b"a: [", "is not YAML"), (b"\xff\xfe", "is not text")])
+@pytest.mark.parametrize(
+    ("text", "message"), [(b"- a\n- b\n", "holds list"), (b"a: [", "is not YAML"), (b"\xff\xfe", "is not text")]
+)
 def test_file_that_is_no_recipe(tmp_path, text, message):
     (tmp_path / "mine.yaml").write_bytes(text)
     with pytest.raises(ConfigError, match=message):

@@ -123,7 +123,7 @@ def test_one_process_at_a_time_trains_in_a_folder(begun, own, experiment, plain)
 @pytest.mark.parametrize("out", ["classes.csv/run", "/proc/run"])
 def test_what_cannot_be_written_is_found_before_data_are_read(own, experiment, plain, out):
     path = own / out
-    with pytest.raises(OutputFailed, match="run cannot be written: .*; choose another --out"):
+    with pytest.raises(OutputFailed, match=r"run cannot be written: .*; choose another --out"):
         run(experiment(plain), data=own / "nowhere", out=path, device="cpu")
 
 

@@ -162,7 +162,7 @@ def open_contender(folder: Path, *, open_run: Callable[[Path], R], read: ReadRun
     found = Contender(folder=folder, runs=runs, several=bool(seeds))
     for run in runs[1:]:
         _check_classes(run, runs[0])
-        if _without_seed(read(run.folder)[0]) != _without_seed(read(runs[0].folder)[0]):
+        if _made_of(run, read) != _made_of(runs[0], read):
             raise ConfigError(f"{run.folder} and {runs[0].folder} differ in more than the seed; train both with one recipe")
     return found
 
@@ -177,9 +177,10 @@ def _with(run: Run, reduce: OrOwn) -> Run:
     return replace(run, card=replace(card, cost={**card.cost, "parameters": parameters(model)}), reduce=reduce)
 
 
-def _without_seed(experiment: Any) -> object:
-    """An experiment, of whatever task, as it is with any seed."""
-    return replace(experiment, seed=0)
+def _made_of(run: AnyRun, read: ReadRun) -> tuple[object, ...]:
+    """The recipe of a run, of whatever task, as it is with any seed, and what the data made of it."""
+    experiment: Any = read(run.folder)[0]
+    return replace(experiment, seed=0), run.card.model, run.card.bands, run.card.reduce
 
 
 def check_comparable(contender: Contender[R], others: Sequence[Contender[R]]) -> None:
