@@ -46,10 +46,10 @@ def test_a_run_of_change_is_scored_on_its_test_pairs(run_of_change, terralean):
     change = document["change"]
     assert change["f1"] > 0.9
     assert change["f1"] == pytest.approx(2 * change["precision"] * change["recall"] / (change["precision"] + change["recall"]))
-    assert any("Of change F1 is" in line for line in document["verdict"])
+    assert any("F1 of change is" in line for line in document["verdict"])
     card = json.loads((out / "card.json").read_text())
     assert card["metrics"]["test"]["f1_mean_of_images"] == pytest.approx(change["f1_mean_of_images"])
-    assert "Of change F1 is" in (out / "report.html").read_text()
+    assert "F1 of change is" in (out / "report.html").read_text()
     status, told, err = terralean("evaluate", out)
     assert status == 0, err
     assert "F1 changed" in told

@@ -21,6 +21,7 @@ def is_hatched(rgb: np.ndarray) -> bool:
         (Bands(names=("vv", "vh")), (0,)),
         (Bands(names=("a", "b", "c", "d"), wavelength_nm=(440, 550, 650, 850)), (2, 1, 0)),
         (Bands(names=("a", "b", "c"), wavelength_nm=(1600, 2200, None)), (0, 1, 2)),
+        (Bands(names=tuple(f"band_{i + 1}" for i in range(204))), (102, 51, 25)),
     ],
 )
 def test_shown_bands_are_chosen_by_name_then_wavelength_then_place(bands, shown):

@@ -37,10 +37,10 @@ def mean(found: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: round(float(np.mean([scores[name] for scores in found])), 6) for name in found[0]}
 
 
-def sentence(scores: dict[str, float]) -> str:
-    """How well change was found."""
+def sentences(scores: dict[str, float]) -> tuple[str, str]:
+    """How well change was found: what a report begins with, and the other names of F1."""
     return (
-        f"Of change F1 is {scores[F1]:.3f}, precision {scores[PRECISION]:.3f}, recall {scores[RECALL]:.3f}, IoU "
-        f"{scores[IOU]:.3f}, over all test pixels together; the mean F1 over images is {scores[F1_IMAGES]:.3f}, over both "
-        f"classes {scores[F1_CLASSES]:.3f}."
+        f"F1 of change is {scores[F1]:.3f}: precision {scores[PRECISION]:.3f}, recall {scores[RECALL]:.3f}.",
+        f"That is over all test pixels together, IoU {scores[IOU]:.3f}; the mean F1 over images is {scores[F1_IMAGES]:.3f}, "
+        f"over both classes {scores[F1_CLASSES]:.3f}.",
     )

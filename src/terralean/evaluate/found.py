@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import rasterio
 import torch
+from numpy.typing import NDArray
 
 import terralean
 from terralean.data.leakage import Leakage
@@ -40,6 +41,7 @@ from terralean.evaluate.curve import Curve
 from terralean.evaluate.intervals import Bootstrap, Intervals, mean_bootstrap
 from terralean.evaluate.metrics import Scores
 from terralean.evaluate.rivals import Rival
+from terralean.spec import Bands
 from terralean.tokens import Reduction
 from terralean.tokens.settings import settings, words
 from terralean.weights.card import SEED, Card, read_card
@@ -226,8 +228,8 @@ def verdict(found: Found) -> tuple[str, ...]:
     """What the scores say: how right the map is, how it stands to other runs and to simple methods, and where it is weak."""
     mine, names = found.mine, found.contender.card.classes.names
     told = (
+        *(change_scores.sentences(change_scores.document(mine)) if found.contender.card.task == "change" else ()),
         accuracy_sentence(mine.scores, mine.boot.intervals, seeds=len(mine.each)),
-        change_scores.sentence(change_scores.document(mine)) if found.contender.card.task == "change" else "",
         *(compare.verdict(other.comparison, other=other.name(found.others)) for other in found.others),
         rival_sentence({rival.name: rival.comparison for rival in found.rivals if rival.comparison is not None}),
         weakness_sentence(mine.scores, names),
@@ -426,8 +428,10 @@ def _figures(found: Found) -> report.Figures:
     values, valid = reader.values(region.image, shown.window)
     rows = training_rows(run.folder)
     counts = found.mine.counts.sum(axis=(0, 1))
+    seen, *later = _dates(values, run.card)
     return report.Figures(
-        image=figures.draw_image(values, valid, bands=run.card.bands),
+        image=figures.draw_image(seen[0], valid, bands=seen[1]),
+        later=figures.draw_image(later[0][0], valid, bands=later[0][1]) if later else None,
         reference=figures.draw_classes(shown.reference, classes=classes),
         map=figures.draw_classes(shown.map, classes=classes),
         errors=figures.draw_errors(shown.reference, shown.map, classes=classes),
@@ -435,6 +439,16 @@ def _figures(found: Found) -> report.Figures:
         losses=figures.draw_losses(rows, columns={"train_loss": "training", "val_loss": "validation"}),
         validation=_validation_chart(rows, task=run.card.task),
     )
+
+
+def _dates(values: NDArray[Any], card: Card) -> list[tuple[NDArray[Any], Bands]]:
+    """What a model saw (C, H, W) with its bands; of one that tells change, each date by itself."""
+    if card.task != "change":
+        return [(values, card.bands)]
+    each = len(card.bands) // 2
+    dates = [card.bands.choose(range(i, i + each)) for i in (0, each)]
+    named = [replace(bands, names=tuple(name.rpartition(" ")[0] or name for name in bands.names)) for bands in dates]
+    return [(values[:each], named[0]), (values[each:], named[1])]
 
 
 def _validation_chart(rows: Sequence[Mapping[str, Any]], *, task: str) -> figures.Chart | None:

@@ -101,6 +101,7 @@ class Figures:
     """The pictures of a page, None where there is none."""
 
     image: Picture | None = None
+    later: Picture | None = None  # the second date, where change is told
     reference: Picture | None = None
     map: Picture | None = None
     errors: Picture | None = None

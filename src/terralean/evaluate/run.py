@@ -296,7 +296,7 @@ def _is_there(image: str) -> bool:
 def _keep(found: Found, *, out: Path) -> Evaluation:
     """Write report, numbers and picture, and the scores of a run's own test split into its card."""
     content, page = as_document(found), as_report(found)
-    pictures = [page.figures.image, page.figures.reference, page.figures.map]
+    pictures = [page.figures.image, page.figures.later, page.figures.reference, page.figures.map]
     files = {
         "report.html": report.render(page).encode(),
         "picture.png": figures.side_by_side([picture for picture in pictures if picture is not None]),

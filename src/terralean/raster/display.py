@@ -12,17 +12,23 @@ from terralean.spec import Bands
 
 DISPLAY_NM = (660.0, 560.0, 480.0)
 NEAR_NM = 60.0
+SPECTRUM = 32  # bands from which they are a spectrum
 HATCH_RGB = ((226, 228, 231), (186, 190, 195))  # no label, no data: ground and stripes
 
 
 def display_bands(bands: Bands) -> tuple[int, ...]:
-    """Positions shown as red, green and blue: by name, else by wavelength, else the first three; one band is shown grey."""
+    """Positions shown as red, green and blue: by name, else by wavelength, else the first three; one band is shown grey.
+
+    Of a spectrum of unknown wavelengths, whose ends are mostly noise, a half, a quarter and an eighth of the way along.
+    """
     names = [name.lower() for name in bands.names]
     if all(colour in names for colour in ("red", "green", "blue")):
         return tuple(names.index(colour) for colour in ("red", "green", "blue"))
     near = _by_wavelength(bands)
     if near is not None:
         return near
+    if len(bands) >= SPECTRUM:
+        return tuple(len(bands) // part for part in (2, 4, 8))
     return (0, 1, 2) if len(bands) >= 3 else (0,)  # noqa: PLR2004 - red, green, blue
 
 
