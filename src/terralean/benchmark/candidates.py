@@ -15,9 +15,9 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from terralean.benchmark.config import COMPILED, DTYPES, EAGER, Size, Work, Workload, treatments
-from terralean.layers.watched_folding import Folded, fold
 from terralean.cost.macs import Macs, count_macs, count_macs_at, parameters
 from terralean.errors import SizeError, TerraleanError
+from terralean.layers.watched_folding import Folded, fold
 from terralean.models import MODELS, create
 
 # Largest relative error against the plain float32 model. On CUDA "fp32" convolutions may run in TF32, hence not 1e-5. In half
