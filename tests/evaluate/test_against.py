@@ -244,7 +244,9 @@ def test_seeds_must_be_finished_and_of_one_recipe_and_one_test_area(trained, tmp
 def test_seeds_stand_in_order_of_their_numbers(trained, tmp_path):
     for seed in (10, 2):
         variant(trained, tmp_path / "runs" / f"seed{seed}", seed=seed)
-    assert open_contender(tmp_path / "runs", open_run=partial(open_run, read=recipes.read_run)).seeds == (2, 10)
+    assert open_contender(
+        tmp_path / "runs", open_run=partial(open_run, read=recipes.read_run), read=recipes.read_run
+    ).seeds == (2, 10)
 
 
 def test_a_run_that_has_diverged_is_refused(trained, tmp_path):

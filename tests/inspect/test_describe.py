@@ -42,7 +42,7 @@ def test_a_folder_of_several_seeds_says_to_name_one(tmp_path):
 
 
 def test_what_is_not_there_or_no_image_raises(tmp_path):
-    with pytest.raises(MissingFile, match=r"none\.tif is not there; expected a scene, a folder of images and labels, or a run"):
+    with pytest.raises(MissingFile, match=r"none\.tif is not there; expected a scene, a folder of images and labels, a pair"):
         describe(str(tmp_path / "none.tif"))
     (tmp_path / "notes.txt").write_text("text")
     with pytest.raises(UnreadableScene, match=r"notes\.txt is not an image that GDAL can open"):

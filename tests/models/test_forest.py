@@ -140,7 +140,7 @@ def test_sides_on_a_card_are_one_word(sides):
         ({"sides_px": "3;7"}, "sides_px '3;7' must be numbers with commas"),
         ({"trees": 4}, "no forest has 4 trees of 9 nodes in all: each has an odd number"),
         ({"trees": 11}, "no forest has 11 trees of 9 nodes"),
-        ({"trees": 0}, "no forest has 0 trees of 9 nodes"),
+        ({"trees": 0}, "model.sizes.trees must be 1 or more, got 0"),
     ],
 )
 def test_a_forest_that_cannot_be_is_refused(change, message):

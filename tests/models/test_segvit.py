@@ -206,7 +206,7 @@ def test_what_needs_no_decay_is_named():
         ({"class_mode": "sigmoid"}, "sizes.class_mode must be one of two_way, softmax, got 'sigmoid'"),
         ({"execution": "dense"}, "sizes.execution must be one of packed, padded, masked, got 'dense'"),
         ({"decoder_width": 20, "decoder_heads": 3}, "must be a multiple of its heads, got 20 and 3"),
-        ({"decoder_layers": 0}, "has at least one layer, got 0"),
+        ({"decoder_layers": 0}, "decoder_layers must be 1 or more, got 0"),
     ],
 )
 def test_sizes_that_cannot_be_obeyed_are_refused(sizes, message):

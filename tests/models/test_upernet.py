@@ -337,7 +337,7 @@ def test_lemevit_by_its_timm_name_is_the_same_model():
 def test_what_cannot_be_built_is_refused():
     with pytest.raises(ConfigError, match=r"model upernet needs sizes\.backbone; set it with --set model\.sizes\.backbone="):
         create("upernet", bands=3, classes=5)
-    with pytest.raises(ConfigError, match="width must be above 0, got 0"):
+    with pytest.raises(ConfigError, match="width must be 1 or more, got 0"):
         create("lemevit_tiny_upernet", bands=3, classes=5, width=0)
     with pytest.raises(ConfigError, match=r"reads map 3 of the backbone, which has 2; .* set model\.sizes\.auxiliary=false"):
         FCNHead((8, 16), level=2, classes=5, width=4)
