@@ -1,6 +1,6 @@
-"""What a map holds at its peak, beside what it was said to: a line of JSON for each height.
+"""What a map holds at its peak, beside what it was said to, as a line of JSON.
 
-python peak.py FOLDER WIDTH HEIGHT...
+python peak.py FOLDER WIDTH HEIGHT
 """
 
 import json
@@ -55,23 +55,22 @@ def make_scene(path, *, width, height):
     return path
 
 
-def main(folder, width, heights):
+def main(folder, width, height):
     model, told = predictor(), []
     handler = logging.Handler()
     handler.emit = lambda record: told.append(record.getMessage())
     logging.getLogger("terralean").addHandler(handler)
     logging.getLogger("terralean").setLevel(logging.INFO)
     map_scene(model, make_scene(folder / "warm.tif", width=width, height=500), out=folder, config=CONFIG)
-    for height in heights:
-        scene = make_scene(folder / f"{height}.tif", width=width, height=height)
-        told.clear()
-        restart_peak(CPU)
-        before = process_bytes()
-        map_scene(model, scene, out=folder, config=CONFIG)
-        number, unit = re.search(r"takes about ([\d.]+) (MB|GB) of memory", " ".join(told)).groups()
-        said = float(number) * {"MB": 1e6, "GB": 1e9}[unit]
-        print(json.dumps({"height": height, "before": before, "peak": peak_since(CPU), "said": said}), flush=True)  # noqa: T201
+    scene = make_scene(folder / "scene.tif", width=width, height=height)
+    told.clear()
+    restart_peak(CPU)
+    before = process_bytes()
+    map_scene(model, scene, out=folder, config=CONFIG)
+    number, unit = re.search(r"takes about ([\d.]+) (MB|GB) of memory", " ".join(told)).groups()
+    said = float(number) * {"MB": 1e6, "GB": 1e9}[unit]
+    print(json.dumps({"height": height, "before": before, "peak": peak_since(CPU), "said": said}))  # noqa: T201
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), [int(height) for height in sys.argv[3:]])
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

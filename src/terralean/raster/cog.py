@@ -36,7 +36,7 @@ from terralean.raster.source import GDAL_ERRORS, cause
 log = logging.getLogger(__name__)
 
 BLOCK = 512
-CACHE_BYTES = 128 * 2**20  # GDAL would keep up to 5 % of the machine's memory in blocks it never reads again
+CACHE_BYTES = 32 * 2**20  # GDAL would keep up to 5 % of the machine's memory in blocks it never reads again
 PREDICTOR = {"i": "2", "u": "2", "f": "3"}
 GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "float32": "Float32"}
 COLOURS = 256  # of a table
