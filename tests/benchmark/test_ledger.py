@@ -61,7 +61,7 @@ def test_meta_tokens_are_those_of_the_row(tokens):
         (INFERENCE, IMAGENET, "RTX 4090 at batch 256; on a GPU of yours: terralean benchmark lemevit imagenet-peers"),
         (TRAINING_MEMORY, IMAGENET, "--batch 256 --train"),
         (TOP1, IMAGENET, "needs ImageNet-1K"),
-        (TOP1, CDD, "change detection is not built"),
+        (TOP1, CDD, "needs the CDD data set"),
     ],
 )
 def test_what_cannot_be_measured_here_says_why(quantity, setting, words):

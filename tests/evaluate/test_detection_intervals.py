@@ -94,7 +94,9 @@ def test_few_units_have_no_intervals_and_a_class_in_few_has_none():
     some = world(np.random.default_rng(7), images=9)
     some.objects[4:, 1] = 0
     found = bootstrap_detections([some], unit="images", generator=np.random.default_rng(0), resamples=1000)
-    assert found.intervals.classes["ap50_area"][1] is None and found.intervals.classes["ap50_area"][0] is not None
+    often, seldom = found.intervals.classes["ap50_area"][:2]
+    assert seldom is None
+    assert 0 <= often.low < often.high <= 1
     assert "too narrow" in found.note
 
 

@@ -151,7 +151,9 @@ def test_datasets_that_yield_dictionaries_train(tmp_path):
     samples = from_pair_samples(Torchgeo(), bands=BANDS)
     experiment = recipes.read("change_concatenation_light", changes=[*SMALL, "train.steps=2"])
     result = run_samples(experiment, train=samples, validation=samples, out=tmp_path / "run", device="cpu")
-    assert result.validation is not None
+    (row,) = csv.DictReader((tmp_path / "run" / "metrics.csv").open())
+    assert result.validation == pytest.approx(float(row["val_f1"]), abs=1e-6)
+    assert (result.steps, row["step"]) == (2, "2")
 
 
 def test_masks_without_change_teach_nothing(pairs, tmp_path):

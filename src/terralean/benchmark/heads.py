@@ -1,4 +1,4 @@
-"""What the paper's detection and change networks cost beside their backbones, by formula: those networks are not built here.
+"""What the paper's detection and change networks cost beside their backbones, by formula; tests count the networks as built.
 
 Sizes of Jiang et al. 2024, section 4, where the text is silent those of the code that they name: Oriented R-CNN of
 OBBDetection, BIT of Chen et al. 2022. MACs are convolutions and linear layers.

@@ -58,9 +58,9 @@ SPEED = (
 DATA = {
     IMAGENET: "needs ImageNet-1K and 300 epochs of training",
     MILLION_AID: "needs MillionAID, whose labels of this split were never published, and 100 epochs of training",
-    DOTA: "oriented detection is not built; needs DOTA-v1.0 and its evaluation server",
+    DOTA: "not trained here: needs DOTA-v1.0 and its evaluation server",
     POTSDAM: "needs the Potsdam data set and 80,000 steps of training: recipes potsdam_lemevit_*_upernet",
-    CDD: "change detection is not built; needs the CDD data set",
+    CDD: "not trained here: needs the CDD data set",
 }
 NOT_BUILT = {
     "PaCa": "PaCa-ViT (Grainger et al. 2023) is not in timm and not built here: none of the paper's claimed ratios rests on it",
@@ -70,8 +70,8 @@ NO_MAPS = "ViTAEv2-S is built as a classifier only, without the feature maps tha
 SWIN_MAP = "the repository of these baselines gives 75.68 for Swin-T; 76.50 is its ResNet-50's"
 CARRIED = "inferred: with what the authors' backbone carries although no map depends on it"
 READ = "inferred: with keys and values that the authors compute in S2 and nobody reads; the paper's counter also counts norms"
-DETECTOR = "oriented detection is not built; inferred: the backbone counted here and Oriented R-CNN by formula"
-CHANGE = "change detection is not built; inferred: the backbone for two dates counted here and BIT by formula"
+DETECTOR = "inferred: the backbone counted here and Oriented R-CNN by formula"
+CHANGE = "inferred: the backbone for two dates counted here and BIT by formula"
 SEVEN = "of the earlier tiny with 7 blocks in S3"
 EIGHT = "with 8 blocks in S3, whereas the published parameters are those of 7"
 SELF_ATTENTION = (

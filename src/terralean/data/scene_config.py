@@ -25,16 +25,21 @@ class SceneSplitConfig:
     seed: int | None = None  # of what is dealt at random; None: the run's, so that another training is tested elsewhere
 
     def __post_init__(self) -> None:
-        for name in ("validation", "test"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"data.split.{name} is a share, 0 up to below 1, got {getattr(self, name):g}")
-        if self.validation + self.test >= 1:
-            raise ConfigError(
-                f"data.split.validation {self.validation:g} and data.split.test {self.test:g} leave nothing to train on; "
-                "together they must stay below 1"
-            )
-        if self.seed is not None and self.seed < 0:
-            raise ConfigError(f"data.split.seed is 0 or more, got {self.seed}")
+        check_shares(validation=self.validation, test=self.test, seed=self.seed)
+
+
+def check_shares(*, validation: float, test: float, seed: int | None) -> None:
+    """Raise ConfigError where a data.split of shares leaves nothing to train on, or its seed is none."""
+    for name, share in (("validation", validation), ("test", test)):
+        if not 0 <= share < 1:
+            raise ConfigError(f"data.split.{name} is a share, 0 up to below 1, got {share:g}")
+    if validation + test >= 1:
+        raise ConfigError(
+            f"data.split.validation {validation:g} and data.split.test {test:g} leave nothing to train on; together they must "
+            "stay below 1"
+        )
+    if seed is not None and seed < 0:
+        raise ConfigError(f"data.split.seed is 0 or more, got {seed}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

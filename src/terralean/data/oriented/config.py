@@ -8,6 +8,7 @@ from typing import Literal
 from terralean.data.config import check_above_zero, check_expression
 from terralean.data.oriented.augment import ObjectsAugmentConfig
 from terralean.data.oriented.layouts import ObjectsConfig
+from terralean.data.scene_config import check_shares
 from terralean.errors import ConfigError
 
 
@@ -22,16 +23,7 @@ class ObjectsSplitConfig:
     seed: int | None = None  # of what is dealt at random; None: the run's
 
     def __post_init__(self) -> None:
-        for name in ("validation", "test"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"data.split.{name} is a share, 0 up to below 1, got {getattr(self, name):g}")
-        if self.validation + self.test >= 1:
-            raise ConfigError(
-                f"data.split.validation {self.validation:g} and data.split.test {self.test:g} leave nothing to train on; "
-                "together they must stay below 1"
-            )
-        if self.seed is not None and self.seed < 0:
-            raise ConfigError(f"data.split.seed is 0 or more, got {self.seed}")
+        check_shares(validation=self.validation, test=self.test, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
