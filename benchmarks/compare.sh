@@ -2,8 +2,8 @@
 # The comparisons that this project claims. Keep the machine quiet meanwhile; minutes are those of two CPU cores.
 #
 #   benchmarks/compare.sh paper       published beside counted, tables 2 to 6 of the LeMeViT paper    1 min, no timing
-#   benchmarks/compare.sh inference   LeMeViT beside Swin, each as fast as it gets                    30 min
-#   benchmarks/compare.sh training    steps of LeMeViT beside Swin-T                                  30 min
+#   benchmarks/compare.sh inference   LeMeViT beside Swin, each as fast as it gets                    18 min
+#   benchmarks/compare.sh training    steps of LeMeViT beside Swin-T                                  19 min
 #   benchmarks/compare.sh peers       LeMeViT beside all peers of the paper's tables 3 and 4, figure  25 min
 #   benchmarks/compare.sh gpu         all of them on a GPU at batch 64 and 256                        20 min on one H100 (estimated)
 set -euo pipefail
