@@ -3,12 +3,12 @@
 OMP_NUM_THREADS=1 python benchmarks/scene_study.py speed DATA          processor seconds a step of each network
 OMP_NUM_THREADS=1 python benchmarks/scene_study.py train DATA RUNS     30 minutes of two cores each; a killed run goes on
 python benchmarks/scene_study.py score DATA RUNS                       looks at the test images
-OMP_NUM_THREADS=1 python benchmarks/scene_study.py ablations DATA RUNS  variants of LeMeViT-tiny, judged by validation images
+OMP_NUM_THREADS=1 python benchmarks/scene_study.py ablations DATA RUNS  variants of LeMeViT-tiny by validation images
 
-DATA is the folder of EuroSAT's images with its index.csv. Time is counted as steps times the processor seconds of a step in one
-thread, so that what else the machine does changes nothing; runs side by side keep the cores busy. The networks share recipe,
-crops, schedule and batch; what these are was chosen on parts of the training images (docs/experiments.md). `--method NAME` picks
-one.
+DATA is the folder of EuroSAT's images with its index.csv. Time is counted as steps times the processor seconds of a step in
+one thread, so that what else the machine does changes nothing; runs side by side keep the cores busy. The networks share
+recipe, crops, schedule and batch; what these are was chosen on parts of the training images (docs/experiments.md).
+`--method NAME` picks one.
 """
 
 from __future__ import annotations
