@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Protocol
 
 from torch import nn
 
@@ -48,6 +48,50 @@ class Course(Protocol):
     def precision(self) -> Literal["fp32", "bf16", "fp16"]: ...  # noqa: D102
     @property
     def workers(self) -> int: ...  # noqa: D102
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepCourse:
+    """A course that was asked for in epochs, in the steps that these are."""
+
+    steps: int
+    validate_every: int
+    batch: int
+    accumulate: int
+    lr: float
+    backbone_lr: float
+    final_lr: float
+    warmup_steps: int
+    cooldown_steps: int
+    schedule: Literal["cosine", "poly", "step"]
+    weight_decay: float
+    clip_norm: float | None
+    ema_decay: float | None
+    patience: int | None
+    precision: Literal["fp32", "bf16", "fp16"]
+    workers: int
+
+
+class InEpochs(Protocol):
+    """A schedule whose other settings are those of `StepCourse`, but for warm-up and cool-down."""
+
+    @property
+    def epochs(self) -> int: ...  # noqa: D102
+    @property
+    def validate_every(self) -> int: ...  # noqa: D102
+
+
+def in_steps(schedule: InEpochs, *, epoch: int, warmup: int, cooldown: int = 0) -> StepCourse:
+    """The same in steps, where an epoch, the warm-up and the cool-down have so many."""
+    steps = epoch * schedule.epochs
+    counted: dict[str, Any] = {
+        "steps": steps,
+        "validate_every": min(epoch * schedule.validate_every, steps),
+        "warmup_steps": warmup,
+        "cooldown_steps": cooldown,
+    }
+    same = {f.name: getattr(schedule, f.name) for f in fields(StepCourse) if f.name not in counted}
+    return StepCourse(**counted, **same)
 
 
 class Batched(Protocol):

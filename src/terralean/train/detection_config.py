@@ -11,28 +11,7 @@ from terralean.data.oriented.config import DetectionDataConfig
 from terralean.errors import ConfigError
 from terralean.models import DETECTORS
 from terralean.train.config import AdaptConfig, ModelConfig, check_course, check_start
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DetectionCourse:
-    """The schedule of a run in steps; see `DetectionTrainConfig`."""
-
-    steps: int
-    validate_every: int
-    batch: int
-    accumulate: int
-    lr: float
-    backbone_lr: float
-    final_lr: float
-    warmup_steps: int
-    cooldown_steps: int
-    schedule: Literal["cosine", "poly", "step"]
-    weight_decay: float
-    clip_norm: float | None
-    ema_decay: float | None
-    patience: int | None
-    precision: Literal["fp32", "bf16", "fp16"]
-    workers: int
+from terralean.train.course import StepCourse, in_steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +39,7 @@ class DetectionTrainConfig:
     def __post_init__(self) -> None:
         check_course(self)
 
-    def course(self, *, tiles: int) -> DetectionCourse:
+    def course(self, *, tiles: int) -> StepCourse:
         """The schedule in steps for so many training tiles. Raises ConfigError where the warm-up leaves nothing of it."""
         epoch = math.ceil(tiles / self.batch)
         steps = epoch * self.epochs
@@ -69,24 +48,7 @@ class DetectionTrainConfig:
                 f"train.warmup_steps {self.warmup_steps} leaves nothing of {steps} steps ({self.epochs} epochs of {tiles} "
                 f"tiles in batches of {self.batch}); lower it, e.g. --set train.warmup_steps={steps // 10}, or train longer"
             )
-        return DetectionCourse(
-            steps=steps,
-            validate_every=min(epoch * self.validate_every, steps),
-            batch=self.batch,
-            accumulate=self.accumulate,
-            lr=self.lr,
-            backbone_lr=self.backbone_lr,
-            final_lr=self.final_lr,
-            warmup_steps=self.warmup_steps,
-            cooldown_steps=0,
-            schedule=self.schedule,
-            weight_decay=self.weight_decay,
-            clip_norm=self.clip_norm,
-            ema_decay=self.ema_decay,
-            patience=self.patience,
-            precision=self.precision,
-            workers=self.workers,
-        )
+        return in_steps(self, epoch=epoch, warmup=self.warmup_steps)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

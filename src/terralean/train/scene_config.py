@@ -12,6 +12,7 @@ from terralean.errors import ConfigError
 from terralean.models import CLASSIFIERS, PIXEL_CLASSIFIERS, SEGMENTERS
 from terralean.tasks.classification import MixConfig
 from terralean.train.config import AdaptConfig, ModelConfig, check_course, check_start
+from terralean.train.course import StepCourse, in_steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,28 +28,6 @@ class GridConfig:
                 raise ConfigError(f"grid.{name} must be above 0, got {value}")
         if self.view_px is not None and self.cell_px is not None and self.cell_px > self.view_px:
             raise ConfigError(f"grid.cell_px {self.cell_px} is more than a view sees, grid.view_px {self.view_px}; lower it")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SceneCourse:
-    """The schedule of a run in steps; see `train.config.TrainConfig`."""
-
-    steps: int
-    validate_every: int
-    batch: int
-    accumulate: int
-    lr: float
-    backbone_lr: float
-    final_lr: float
-    warmup_steps: int
-    cooldown_steps: int
-    schedule: Literal["cosine", "poly"]
-    weight_decay: float
-    clip_norm: float | None
-    ema_decay: float | None
-    patience: int | None
-    precision: Literal["fp32", "bf16", "fp16"]
-    workers: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,27 +66,11 @@ class SceneTrainConfig:
                 f"train.mix pairs images, so a batch must be even, got train.batch {self.batch} in {self.accumulate} parts"
             )
 
-    def course(self, *, images: int) -> SceneCourse:
+    def course(self, *, images: int) -> StepCourse:
         """The schedule in steps for so many training images; the last batch of an epoch goes on into the next."""
         epoch = math.ceil(images / self.batch)
-        every = epoch * self.validate_every
-        return SceneCourse(
-            steps=epoch * self.epochs,
-            validate_every=min(every, epoch * self.epochs),
-            batch=self.batch,
-            accumulate=self.accumulate,
-            lr=self.lr,
-            backbone_lr=self.backbone_lr,
-            final_lr=self.final_lr,
-            warmup_steps=round(epoch * self.warmup_epochs),
-            cooldown_steps=round(epoch * self.cooldown_epochs),
-            schedule=self.schedule,
-            weight_decay=self.weight_decay,
-            clip_norm=self.clip_norm,
-            ema_decay=self.ema_decay,
-            patience=self.patience,
-            precision=self.precision,
-            workers=self.workers,
+        return in_steps(
+            self, epoch=epoch, warmup=round(epoch * self.warmup_epochs), cooldown=round(epoch * self.cooldown_epochs)
         )
 
 
