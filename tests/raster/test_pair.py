@@ -161,3 +161,13 @@ def test_dates_of_a_pair_lie_on_one_grid(pair):
         True,
         True,
     ]
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # of this test's own writing
+def test_pairs_without_a_crs_in_two_folders_are_warned_of_once(tmp_path, caplog):
+    plain = Grid(width=8, height=8, crs=None, transform=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
+    for name in "123":
+        for start, folder in enumerate("AB"):
+            write(tmp_path / folder / f"{name}.tif", values(start, grid=plain), grid=plain)
+        open_scene(f"{tmp_path}/A/{name}.tif:{tmp_path}/B/{name}.tif")
+    assert caplog.text.count("has no CRS: maps of it will have none either") == 1

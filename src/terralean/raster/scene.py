@@ -37,7 +37,7 @@ from terralean.spec import Bands
 log = logging.getLogger(__name__)
 
 COLOURS = {"red", "green", "blue", "nir", "rededge", "coastal", "pan", "swir", "mwir", "lwir", "tir", "yellow"}
-_told: set[tuple[str, str]] = set()  # folder and reason: a folder of thousand PNG files is worth one line
+_told: set[tuple[str | frozenset[Path], str]] = set()  # file or folders, and reason: a thousand PNG files are worth one line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def _told_of(scene: Scene) -> Scene:
     with scene.source.dataset() as dataset:
         lack = _lack_of_place(dataset)
     scene.close()  # thousands of scenes may be known at once, and only so many files open
-    key = (str(Path(scene.path).parent), lack)
+    key = (frozenset(Path(file).parent for file in scene.source.files), lack)  # a pair's files may lie in two
     if lack and key not in _told:
         _told.add(key)
         log.warning("%s %s (said once for the files of a folder)", scene.path, lack)
