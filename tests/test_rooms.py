@@ -1,6 +1,8 @@
 """The rooms of the package import only what the design allows them to."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import terralean
@@ -72,3 +74,12 @@ def test_no_room_imports_the_command_line():
 def test_raster_works_without_torch():
     for path in (ROOT / "raster").rglob("*.py"):
         assert "import torch" not in path.read_text()
+
+
+def test_a_map_is_made_without_what_only_training_and_evaluating_need():
+    """Each of these would be held in memory by every process that maps."""
+    code = "import sys; from terralean import recipes; from terralean.mapping import many, within; print(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    packages = {name.partition(".")[0] for name in done.stdout.splitlines()}
+    assert packages & {"sklearn", "lightning", "matplotlib", "pandas", "onnx", "openvino"} == set()
+    assert {"scipy.stats", "scipy.io"} & {*done.stdout.splitlines()} == set()

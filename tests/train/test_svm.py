@@ -9,7 +9,8 @@ from torch import Tensor
 from terralean.errors import ConfigError, EmptySplit
 from terralean.layers.every_pixel import EveryPixel
 from terralean.models import create
-from terralean.train.svm import CONTEXT, SPECTRA, FittedSVM, SVMConfig, fit_svm
+from terralean.train.svm import FittedSVM, fit_svm
+from terralean.train.svm_config import CONTEXT, SPECTRA, SVMConfig
 from terralean.weights.checkpoint import load_exactly
 from weights import image
 

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
-import scipy.io
 
 from terralean.errors import UnreadableScene
 from terralean.raster.arrays import Layout, Mapped, Store, Unpacked
@@ -54,7 +53,9 @@ def variables(path: str) -> list[Variable]:
 
 def values_of(path: str, names: list[str]) -> dict[str, Any]:
     """Small variables by name, as scipy reads them."""
-    return scipy.io.loadmat(path, variable_names=names)
+    from scipy.io import loadmat  # noqa: PLC0415 - every verb that reads scenes would load all formats that scipy knows
+
+    return loadmat(path, variable_names=names)
 
 
 def _byte_order(file: BinaryIO, path: str) -> str:

@@ -54,7 +54,7 @@ from terralean.train.processes import Processes, check_count, cluster, devices, 
 from terralean.train.schedule import optimiser
 from terralean.train.spectral_config import SpectralExperiment
 from terralean.train.spectral_svm import fit_to_pixels, validate
-from terralean.train.svm import SVMConfig
+from terralean.train.svm_config import SVMConfig
 from terralean.train.temperature import calibrate
 from terralean.weights.card import CALIBRATION, OF_A_FOREST, Card, Training, read_card, write_card
 from terralean.weights.card import NAME as CARD

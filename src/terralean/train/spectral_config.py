@@ -11,7 +11,7 @@ from terralean.errors import ConfigError
 from terralean.models import PIXEL_CLASSIFIERS
 from terralean.tasks.pixels import Balance
 from terralean.train.config import AdaptConfig, ModelConfig, check_course, check_start, check_tiling
-from terralean.train.svm import SVMConfig
+from terralean.train.svm_config import SVMConfig
 from terralean.weights.card import SVM
 
 
@@ -34,7 +34,7 @@ class SpectralTrainConfig:
     ema_decay: float | None = 0.98  # of the averaged weights that are validated and kept; None: the plain ones
     patience: int | None = None  # validations without a better score after which training stops
     label_smoothing: float = 0.1
-    balance: Balance = "root"  # classes are drawn as often as they have pixels, by the root of that, or all as often
+    balance: Balance = "none"  # classes are drawn as often as they have pixels, by the root of that, or all as often
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # the last two mixed; fp16 needs CUDA
     workers: int = 0  # processes that cut patches beside the one that trains
 

@@ -14,7 +14,8 @@ from terralean.predict.normalise import Normalise
 from terralean.predict.predictor import Predictor
 from terralean.tasks.pixels import shares, tally
 from terralean.train.material import Material
-from terralean.train.svm import FittedSVM, SVMConfig, fit_svm
+from terralean.train.svm import FittedSVM, fit_svm
+from terralean.train.svm_config import SVMConfig
 
 BATCH = 256
 
