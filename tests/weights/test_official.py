@@ -93,6 +93,9 @@ def test_files_that_are_no_checkpoint(tmp_path):
     (tmp_path / "text.pth").write_text("hello")
     with pytest.raises(WeightsDoNotFit, match="cannot be read as a checkpoint"):
         load_lemevit(tmp_path / "text.pth")
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(WeightsDoNotFit, match="is not a safetensors file"):
+        load_lemevit(tmp_path / "text.safetensors")
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(WeightsDoNotFit, match=r"no LeMeViT checkpoint; its keys begin with conv\.weight"):
         load_lemevit(tmp_path / "other.pth")

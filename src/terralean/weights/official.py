@@ -13,13 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from terralean.errors import MissingFile, WeightsDoNotFit
 from terralean.models.lemevit import LeMeViT, LeMeViTConfig, LeMeViTPyramid
-from terralean.weights.checkpoint import NAME, load_exactly
+from terralean.weights.checkpoint import NAME, load_exactly, read_tensors
+from terralean.weights.pickled import read_pickled
 
 RENAMED = {"prototypes": "meta_tokens", "prototype_downsample": "meta_token_downsample"}
 # What a change network of the authors' holds beside its backbone.
@@ -37,7 +36,7 @@ def read_state(path: Path, *, averaged: bool = False) -> dict[str, Tensor]:
     path = path / NAME if path.is_dir() else path
     if not path.is_file():
         raise MissingFile(f"no checkpoint at {path}; give a run folder, a .safetensors or a .pth file")
-    raw = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    raw = read_tensors(path) if path.suffix == ".safetensors" else read_pickled(path)
     return {_bare(name): tensor for name, tensor in _unwrap(raw, path=path, averaged=averaged).items()}
 
 
@@ -68,15 +67,6 @@ def load_lemevit_pyramid(path: Path) -> LeMeViTPyramid:
     model = LeMeViTPyramid(lemevit_config(state, source=str(path)))
     load_exactly(model, dense(state, depth=model.config.depths[2]), source=str(path))
     return model.eval()
-
-
-def _read_pickle(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is not its own
-        raise WeightsDoNotFit(
-            f"{path} cannot be read as a checkpoint of tensors ({type(error).__name__}); give a .safetensors or .pth file"
-        ) from error
 
 
 def _unwrap(raw: Any, *, path: Path, averaged: bool) -> dict[str, Tensor]:
