@@ -9,7 +9,7 @@ from torch import Tensor
 from terralean.cost.macs import count_macs_at, parameters
 from terralean.errors import ConfigError
 from terralean.models import CHANGE_DETECTORS, create
-from terralean.models.bit import by_date
+from terralean.models.bit import CrossRead, PlaceRead, by_date
 from terralean.spec import Bands
 from terralean.weights.pretrained import load_pretrained
 from weights import fill, image
@@ -68,7 +68,8 @@ SIZES = {
     "bit_lemevit_small": (16.747, 10.71, 10.07, 10.86),
     "bit_lemevit_base": (53.335, 28.47, 26.56, 28.89),
 }
-PLACES = 2 * 32 * 32  # of both dates on the map of S2
+PLACES = 2 * 32 * 32  # of both dates on the map of S2, and on the map that is refined
+READS = 8 * 2 * PLACES * 32 * 512  # projections of places to queries and back, which tokens spare: 8 layers, 8 heads of 64
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -80,9 +81,19 @@ def test_parameters_and_macs(name):
     assert count_macs_at(whole, (1, 6, 256, 256)).layers / 1e9 == pytest.approx(published, abs=0.01)
     macs = count_macs_at(lean, (1, 6, 256, 256))
     unread = 2 * PLACES * lean.backbone.config.dims[2] ** 2  # keys and values of the last block of S2, which nobody reads
-    assert layers is None or (macs.layers + unread) / 1e9 == pytest.approx(layers, abs=0.01)
+    assert layers is None or (macs.layers + unread + READS) / 1e9 == pytest.approx(layers, abs=0.01)
     # What was counted there has norms, too, which are no products.
-    assert (macs.total + unread) / 1e9 == pytest.approx(total, rel=0.015)
+    assert (macs.total + unread + READS) / 1e9 == pytest.approx(total, rel=0.015)
+
+
+def test_tokens_asking_all_places_is_places_reading_tokens():
+    torch.manual_seed(0)
+    by_token, by_place = CrossRead(), PlaceRead()
+    by_place.load_state_dict(by_token.state_dict())
+    x, memory = torch.randn(2, 15, 32), torch.randn(2, 4, 32)
+    torch.testing.assert_close(by_token(x, memory), by_place(x, memory), rtol=1e-5, atol=1e-6)
+    gradients = [torch.autograd.grad(read(x, memory).square().sum(), [*read.parameters()]) for read in (by_token, by_place)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
 def test_without_what_is_unused_scores_are_the_same_and_cost_less(filled, pair, tmp_path):

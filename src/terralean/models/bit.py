@@ -36,14 +36,14 @@ DATES = 2
 class BIT(nn.Module):
     """A pair -> scores (B, classes, H, W), class 1 = changed. The names of the parts are those of the authors' state dicts."""
 
-    def __init__(self, backbone: nn.Module, *, channels: int, classes: int) -> None:
+    def __init__(self, backbone: nn.Module, *, channels: int, classes: int, read: Callable[[], nn.Module]) -> None:
         super().__init__()
         self.backbone = backbone
         self.conv_pred = nn.Conv2d(channels, WIDTH, 3, padding=1)
         self.conv_a = nn.Conv2d(WIDTH, TOKENS, 1, bias=False)
         self.pos_embedding = nn.Parameter(torch.randn(1, DATES * TOKENS, WIDTH))
         self.transformer = Layers(1, SelfRead)
-        self.transformer_decoder = Layers(DECODERS, CrossRead)
+        self.transformer_decoder = Layers(DECODERS, read)
         self.classifier = nn.Sequential(
             nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False),
             nn.BatchNorm2d(WIDTH),
@@ -163,7 +163,28 @@ class SelfRead(nn.Module):
 
 
 class CrossRead(nn.Module):
-    """Places read tokens."""
+    """Places read tokens, of which there are few: what they ask of a place, and say to it, is worked out once for each token.
+
+    To rounding the same as `PlaceRead`, whose products it takes in another order, so that no place gets a vector of 512 values.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_q, self.to_k, self.to_v = (nn.Linear(WIDTH, HEADS * HEAD_DIM, bias=False) for _ in range(3))
+        self.to_out = nn.Sequential(nn.Linear(HEADS * HEAD_DIM, WIDTH))
+
+    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+        """x (B, N, 32), memory (B, M, 32) -> the update of x."""
+        out = cast("nn.Linear", self.to_out[0])
+        keys, values = (part(memory).unflatten(-1, (HEADS, HEAD_DIM)) for part in (self.to_k, self.to_v))
+        asked = torch.einsum("bmhd,hdc->bhmc", keys, self.to_q.weight.unflatten(0, (HEADS, HEAD_DIM))).flatten(1, 2)
+        said = torch.einsum("bmhd,chd->bhmc", values, out.weight.unflatten(1, (HEADS, HEAD_DIM))).flatten(1, 2)
+        weights = (x @ asked.mT * WIDTH**-0.5).unflatten(-1, (HEADS, -1)).softmax(dim=-1).flatten(-2)
+        return weights @ said + out.bias
+
+
+class PlaceRead(nn.Module):
+    """Places read tokens as the authors' network does it: queries and values of each place, head by head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -251,7 +272,8 @@ def bit(*, bands: int, classes: int, backbone: str, drop_path: float = 0.0) -> B
             "for instance swin_tiny_patch4_window7_224 or lemevit_tiny"
         )
     position = reductions.index(STRIDE)
-    return BIT(OneMap(body, position=position), channels=body.feature_info.channels()[position], classes=classes)
+    channels = body.feature_info.channels()[position]
+    return BIT(OneMap(body, position=position), channels=channels, classes=classes, read=CrossRead)
 
 
 def bit_swin_tiny(*, bands: int, classes: int, drop_path: float = 0.0) -> BIT:
@@ -280,6 +302,6 @@ def bit_lemevit_base(*, bands: int, classes: int, drop_path: float = 0.0, unused
 
 
 def _on_lemevit(config: LeMeViTConfig, *, classes: int, unused: bool) -> BIT:
-    """`unused`: build and compute all that the authors' network does, S4 above all, although no score depends on it."""
+    """`unused`: build and compute all that the authors' network does, in its order; S4 above all, on which no score depends."""
     backbone = WholeLeMeViT(config) if unused else LeMeViTPyramid(config, out_indices=(2,))
-    return BIT(backbone, channels=config.dims[3], classes=classes)
+    return BIT(backbone, channels=config.dims[3], classes=classes, read=PlaceRead if unused else CrossRead)
