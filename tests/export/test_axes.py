@@ -44,6 +44,12 @@ def test_swin_has_windows_of_one_map():
     assert free_axes(built("swin_tiny_upernet"), CARD) == [ONLY_BATCH, NOTHING]
 
 
+@pytest.mark.parametrize(("way", "first"), [("windows", ONLY_BATCH), ("meta", Free(least_px=33))])
+def test_windows_in_lemevit_are_counted_when_the_graph_is_made(way, first):
+    sizes = {"s3_attention": way}
+    assert free_axes(built("lemevit_tiny_light", **sizes), replace(CARD, sizes=sizes))[0] == first
+
+
 def test_whole_images_may_have_any_size():
     assert free_axes(built("small_cnn"), replace(CARD, task="classification", seen_px=32))[0] == Free(least_px=2)
 

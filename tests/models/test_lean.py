@@ -26,6 +26,9 @@ VARIANTS = [
     {"meta_tokens": 2},
     {"meta_tokens": 64},
     {"fusion": "tokens"},
+    {"s3_attention": "windows", "s3_window_px": 32},
+    {"s3_attention": "meta"},
+    {"s3_attention": "meta", "meta_tokens": 64},
 ]
 
 

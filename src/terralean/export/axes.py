@@ -24,12 +24,12 @@ MASKED = ("matp", "threshold", "dtop")
 
 def free_axes(model: nn.Module, card: Card) -> list[Free]:
     """Sets of axes to try, the freest first."""
-    if card.task == "classification":
-        return [Free(least_px=2), ONLY_BATCH, NOTHING]
     backbone = getattr(model, "backbone", None)
     # How many tokens stay, and which windows reach past the map, is counted when the graph is made.
-    if card.reduce is not None or isinstance(backbone, SwinPyramid):
+    if card.reduce is not None or isinstance(backbone, SwinPyramid) or card.sizes.get("s3_attention") == "windows":
         return [ONLY_BATCH, NOTHING]
+    if card.task == "classification":
+        return [Free(least_px=2), ONLY_BATCH, NOTHING]
     if isinstance(backbone, LeMeViTPyramid):
         # Maps of one pixel would be traced as such.
         return [Free(step_px=card.shrink, least_px=(COARSEST + 1) * card.shrink), ONLY_BATCH, NOTHING]

@@ -18,7 +18,8 @@ from terralean.weights.card import Card, read_card
 from terralean.weights.checkpoint import NAME, read_tensors, save_weights
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"  # as timm names them
-SIZES = ("meta_tokens", "stages", "meta_stem", "fusion", "attention_scale")  # of LeMeViT, beside its name
+# Of LeMeViT, beside its name.
+SIZES = ("meta_tokens", "stages", "meta_stem", "fusion", "attention_scale", "s3_attention", "s3_window_px")
 BYTE = 255  # timm's mean and std are of values from 0 to 1
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from terralean.errors import ConfigError
 from terralean.models import lemevit
-from terralean.models.lemevit import Fusion, LeMeViT, LeMeViTConfig, MetaStem, Scale, Stages
+from terralean.models.lemevit import S3_WINDOW_PX, Fusion, LeMeViT, LeMeViTConfig, MetaStem, S3Attention, Scale, Stages
 from terralean.models.pyramid import FOREIGN, check_name
 
 KNOWN_TO_WORK = "resnet18, swin_tiny_patch4_window7_224, pvt_v2_b1, convnext_atto or lemevit_tiny"
@@ -32,10 +32,12 @@ def _lemevit(name: str, size: Callable[..., LeMeViTConfig]) -> Callable[..., LeM
         meta_stem: MetaStem = "mlp",
         fusion: Fusion = "sum",
         attention_scale: Scale = "official",
+        s3_attention: S3Attention = "global",
+        s3_window_px: int = S3_WINDOW_PX,
     ) -> LeMeViT:
         config = size(bands=bands, classes=classes, drop_path=drop_path, meta_tokens=meta_tokens)
-        varied = replace(config, stages=stages, meta_stem=meta_stem, fusion=fusion, attention_scale=attention_scale)
-        return LeMeViT(varied)
+        config = replace(config, stages=stages, meta_stem=meta_stem, fusion=fusion, attention_scale=attention_scale)
+        return LeMeViT(replace(config, s3_attention=s3_attention, s3_window_px=s3_window_px))
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = size.__doc__

@@ -9,7 +9,8 @@ head's part of the projection of what was read:
 
 Q bk' is the same for all image tokens, so that the softmax over these does not see it; each row of P sums to one. The image
 tokens are then multiplied by M columns a head four times instead of being projected four times: with 16 meta tokens and heads
-of 32 channels, dual cross-attention takes 2 N C^2 multiply-accumulates instead of 4 N C^2 + 4 N M C.
+of 32 channels, dual cross-attention takes 2 N C^2 multiply-accumulates instead of 4 N C^2 + 4 N M C. Image tokens that read
+each other through meta tokens do both one after the other.
 
 Image tokens are updated in place, GELU too, and the feed-forward takes as many tokens at once as a core's cache holds: new
 memory for every result costs page faults (docs/experiments.md).
@@ -30,17 +31,19 @@ from terralean.models.lemevit import (
     LeMeViT,
     LeMeViTPyramid,
     MetaReadsImage,
+    SelfAttention,
     as_map,
     as_tokens,
     log_ratio,
     split_heads,
 )
+from terralean.models.lemevit_reach import Grid, ThroughMeta
 
 SLICE_BYTES = 2**20  # for each thread, of what a feed-forward widens tokens to; second-level caches are of about this size
 
 AnyLeMeViT = TypeVar("AnyLeMeViT", LeMeViT, LeMeViTPyramid)
-# (attention, tokens of the image, the same normalised, meta tokens normalised) -> the first with what they read added in place,
-# None where they read nothing; the update of meta tokens, None where nobody asks for it.
+# (attention, tokens of the image, the same normalised, meta tokens normalised, the image's grid) -> the first with what they
+# read added in place, None where they read nothing; the update of meta tokens, None where nobody asks for it.
 Exchange = Callable[..., tuple[Tensor | None, Tensor | None]]
 
 
@@ -77,7 +80,8 @@ class LeanBlock(nn.Module):
     def forward(self, image: Tensor, meta: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """As `Block.forward`."""
         placed = self._placed(image)
-        tokens, update = self.exchange(self.attn, placed, self.norm1(placed), None if meta is None else self.norm1(meta))
+        meta_normed = None if meta is None else self.norm1(meta)
+        tokens, update = self.exchange(self.attn, placed, self.norm1(placed), meta_normed, image.shape[-2:])
         if meta is not None and update is not None:
             meta = self._feed_forward(meta + update)
         return image if tokens is None else as_map(self._feed_forward(tokens), like=image), meta
@@ -121,30 +125,33 @@ def _adding_its_input(conv: nn.Conv2d) -> nn.Conv2d:
 
 def _exchange(block: Block, *, meta_tokens: int) -> Exchange:
     """What takes the fewest products."""
-    attention, width = block.attn, block.norm1.normalized_shape[0]
-    if isinstance(attention, MetaReadsImage | DualAttention) and meta_tokens * attention.heads < width + meta_tokens:
-        return _meta_reads if isinstance(attention, MetaReadsImage) else _both_read
-    return _add_update
+    width = block.norm1.normalized_shape[0]
+    attention = cast("MetaReadsImage | DualAttention | SelfAttention", block.attn)
+    if meta_tokens * attention.heads >= width + meta_tokens:
+        return _add_update
+    if isinstance(attention, SelfAttention):
+        return _through_meta if isinstance(attention.reach, ThroughMeta) else _add_update
+    return _meta_reads if isinstance(attention, MetaReadsImage) else _both_read
 
 
 def _add_update(
-    attention: nn.Module, tokens: Tensor, image: Tensor, meta: Tensor | None
+    attention: nn.Module, tokens: Tensor, image: Tensor, meta: Tensor | None, grid: Grid
 ) -> tuple[Tensor | None, Tensor | None]:
     """The attention as it is."""
-    image_update, meta_update = attention(image, meta)
+    image_update, meta_update = attention(image, meta, grid=grid)
     return None if image_update is None else tokens.add_(image_update), meta_update
 
 
-def _meta_reads(attention: MetaReadsImage, _: Tensor, image: Tensor, meta: Tensor) -> tuple[None, Tensor]:
+def _meta_reads(attention: MetaReadsImage, _: Tensor, image: Tensor, meta: Tensor, __: Grid) -> tuple[None, Tensor]:
     key, value = _by_head(attention.kv, parts=2, heads=attention.heads)
     (query,) = split_heads(attention.q(meta), parts=1, heads=attention.heads)
     query = query * attention.scale
     query = query * log_ratio(few=meta, many=image) if attention.log else query
     scores = _products(query @ key.weight, image)
-    return None, attention.proj(_mean_read(scores, image, value))
+    return None, attention.proj(_joined(_mean_read(scores, image, value)))
 
 
-def _both_read(attention: DualAttention, tokens: Tensor, image: Tensor, meta: Tensor) -> tuple[Tensor, Tensor | None]:
+def _both_read(attention: DualAttention, tokens: Tensor, image: Tensor, meta: Tensor, _: Grid) -> tuple[Tensor, Tensor | None]:
     ratio = log_ratio(few=meta, many=image)
     query1, key1, value1 = _by_head(attention.qkv1, parts=3, heads=attention.heads)
     query2, key2, value2 = split_heads(attention.qkv2(meta), parts=3, heads=attention.heads)
@@ -157,10 +164,20 @@ def _both_read(attention: DualAttention, tokens: Tensor, image: Tensor, meta: Te
         # One product for both directions: the image tokens are read from memory once.
         both = _products(torch.cat([seen_by_image, query2 @ key1.weight], dim=1), image)
         to_image, to_meta = both.chunk(2, dim=1)
-        update = attention.proj_c(_mean_read(to_meta, image, value1))
-    weights = (to_image + key2 @ query1.bias).softmax(dim=2)
-    # With out, for torch's counter of operations does not know baddbmm_.
-    return torch.baddbmm(tokens, weights.flatten(1, 2).mT, _written(attention.proj_x, value2), out=tokens), update
+        update = attention.proj_c(_joined(_mean_read(to_meta, image, value1)))
+    return _add_read(tokens, to_image + key2 @ query1.bias, _written(attention.proj_x, value2)), update
+
+
+def _through_meta(
+    attention: SelfAttention, tokens: Tensor, image: Tensor, meta: Tensor, _: Grid
+) -> tuple[Tensor, Tensor | None]:
+    query, key, value = _by_head(attention.qkv, parts=3, heads=attention.heads)
+    meta_query, meta_key, _value = split_heads(attention.qkv(meta), parts=3, heads=attention.heads)
+    meta_key = meta_key * attention.scale
+    both = torch.cat([meta_key @ query.weight, (meta_query * attention.scale) @ key.weight], dim=1)
+    to_image, to_meta = _products(both, image).chunk(2, dim=1)
+    written = _written(attention.proj, _mean_read(to_meta, image, value))
+    return _add_read(tokens, to_image + meta_key @ query.bias, written), attention.meta_update(meta)
 
 
 class _Heads(NamedTuple):
@@ -181,9 +198,20 @@ def _products(few: Tensor, image: Tensor) -> Tensor:
 
 
 def _mean_read(scores: Tensor, image: Tensor, value: _Heads) -> Tensor:
-    """scores (B, heads, M, N) -> the values of the image (B, N, C) that each meta token reads (B, M, C)."""
+    """scores (B, heads, M, N) -> the values of the image (B, N, C) that each meta token reads (B, heads, M, d)."""
     mean = torch.bmm(scores.softmax(dim=-1).flatten(1, 2), image).unflatten(1, scores.shape[1:3])
-    return (mean @ value.weight.mT + value.bias.mT).transpose(1, 2).flatten(2)
+    return mean @ value.weight.mT + value.bias.mT
+
+
+def _joined(read: Tensor) -> Tensor:
+    """(B, heads, M, d) -> (B, M, heads * d)."""
+    return read.transpose(1, 2).flatten(2)
+
+
+def _add_read(tokens: Tensor, scores: Tensor, written: Tensor) -> Tensor:
+    """Tokens (B, N, C) with what they read of rows (B, heads * M, C) by scores (B, heads, M, N) added in place."""
+    # With out, for torch's counter of operations does not know baddbmm_.
+    return torch.baddbmm(tokens, scores.softmax(dim=2).flatten(1, 2).mT, written, out=tokens)
 
 
 def _written(projection: nn.Linear, value: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ IJCAI 2024 (arXiv 2405.09789), sections 3.2-3.4 and table 1. Written from the pa
 (commit 1b48783): state dicts have the same keys and shapes, outputs agree to 1e-5.
 
 Five stages: the meta tokens read the image (S0), image and meta tokens read each other (S1, S2), image tokens read themselves
-(S3, S4). S1 and S2 cost is linear in the number of image tokens, S3 and S4 cost is quadratic.
+(S3, S4). S1 and S2 cost is linear in the number of image tokens, S3 and S4 cost is quadratic. In images much larger than
+those it was made for, S3 is most of the cost; there image tokens can reach each other in other ways (see lemevit_reach).
 
 Image tokens travel as (B, C, H, W) in channels-last memory, so that (B, N, C) is a view of them and nothing is copied.
 """
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from terralean.errors import ConfigError
-from terralean.layers.attention import fused_attention
+from terralean.models.lemevit_reach import WHOLE, Grid, Reach, ThroughMeta, Windows, attend
 
 if TYPE_CHECKING:
     from terralean.layers.segmenter import ReducedMaps, Reduction
@@ -36,11 +37,26 @@ Stages = Literal["CDDSS", "-DDSS", "CSSSS"]
 MetaStem = Literal["mlp", "none"]
 Fusion = Literal["sum", "mean", "tokens"]
 Scale = Literal["official", "paper"]
+S3Attention = Literal["global", "windows", "meta"]
+S3_CELL_PX = 16  # side of what a token of S3 stands for
+S3_WINDOW_PX = 512
+
+
+CHOICES = {
+    "stages": Stages,
+    "meta_stem": MetaStem,
+    "fusion": Fusion,
+    "attention_scale": Scale,
+    "s3_attention": S3Attention,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeMeViTConfig:
-    """Sizes of a LeMeViT; the five depths and dims are those of S0..S4. The last four are what the paper's ablations vary."""
+    """Sizes of a LeMeViT; the five depths and dims are those of S0..S4.
+
+    The paper's ablations vary `stages`, `meta_stem`, `fusion` and `attention_scale`; weights do not depend on `s3_attention`.
+    """
 
     depths: tuple[int, int, int, int, int]
     dims: tuple[int, int, int, int, int]
@@ -54,6 +70,8 @@ class LeMeViTConfig:
     meta_stem: MetaStem = "mlp"  # what meta tokens pass before S0
     fusion: Fusion = "sum"  # of image and meta tokens for the classifier, see FUSIONS
     attention_scale: Scale = "official"  # the authors' code and the text differ, see SCALES
+    s3_attention: S3Attention = "global"  # how image tokens reach each other in S3, see lemevit_reach
+    s3_window_px: int = S3_WINDOW_PX  # side of a window at most; no larger image has more than one
 
     def __post_init__(self) -> None:
         odd = [d for d in self.dims if d % self.head_dim]
@@ -61,7 +79,9 @@ class LeMeViTConfig:
             raise ConfigError(f"dims must be multiples of head_dim {self.head_dim}, got {odd}")
         if self.meta_tokens < 2:  # noqa: PLR2004 - log(1) would make every attention uniform
             raise ConfigError(f"meta_tokens must be at least 2, got {self.meta_tokens}")
-        for name, values in (("stages", Stages), ("meta_stem", MetaStem), ("fusion", Fusion), ("attention_scale", Scale)):
+        if self.s3_window_px < S3_CELL_PX or self.s3_window_px % S3_CELL_PX:
+            raise ConfigError(f"s3_window_px must be a multiple of {S3_CELL_PX} above 0, got {self.s3_window_px}")
+        for name, values in CHOICES.items():
             if getattr(self, name) not in get_args(values):
                 raise ConfigError(f"{name} must be one of {', '.join(get_args(values))}, got {getattr(self, name)!r}")
 
@@ -213,10 +233,10 @@ class LeMeViT(nn.Module):
 class LeMeViTPyramid(nn.Module):
     """Backbone for dense prediction: (B, bands, H, W) -> maps of S1..S4 at reductions 4, 8, 16, 32, for any H and W.
 
-    The outputs are those of `LeMeViT.pyramid`. Meta tokens cannot reach the maps after their last reading in S2, so what
-    only they would use is neither built nor computed: two meta MLPs, one projection, the norms and the classifier. Nor are
-    the stages after the last one in `out_indices` (as in timm: positions from 0, negative from the end, or an int n for the
-    last n).
+    The outputs are those of `LeMeViT.pyramid`. Meta tokens cannot reach the maps after their last reading in S2 (in S3, if
+    `s3_attention` is "meta"), so what only they would use is neither built nor computed: one or two meta MLPs, one projection,
+    the norms and the classifier. Nor are the stages after the last one in `out_indices` (as in timm: positions from 0,
+    negative from the end, or an int n for the last n).
     """
 
     def __init__(self, config: LeMeViTConfig, *, out_indices: int | Sequence[int] = (0, 1, 2, 3)) -> None:
@@ -228,7 +248,7 @@ class LeMeViTPyramid(nn.Module):
         self.grad_checkpointing = False
         self.feature_info = FeatureInfo(_feature_info(config), self.out_indices)
         last = max(self.out_indices) + 1
-        last_reader = min(last, 2)
+        last_reader = min(last, 3 if config.s3_attention == "meta" else 2)
         self.meta_tokens = nn.Parameter(torch.empty(config.meta_tokens, config.dims[0]))
         self.downsample_layers = _downsamples(config)[: last + 1]
         self.meta_token_downsample = _meta_mlps(config, count=last_reader + 1)
@@ -310,7 +330,8 @@ class Block(nn.Module):
     def forward(self, image: Tensor, meta: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """image (B, C, H, W), meta (B, M, C) -> the same; what the attention does not update is returned as it came."""
         tokens = self._placed(image)
-        image_update, meta_update = self.attn(self.norm1(tokens), None if meta is None else self.norm1(meta))
+        meta_normed = None if meta is None else self.norm1(meta)
+        image_update, meta_update = self.attn(self.norm1(tokens), meta_normed, grid=image.shape[-2:])
         if meta is not None and meta_update is not None:
             meta = self._feed_forward(meta + self.drop_path(meta_update))
         if image_update is not None:
@@ -347,12 +368,12 @@ class MetaReadsImage(nn.Module):
         self.kv = nn.Linear(dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, image: Tensor, meta: Tensor) -> tuple[None, Tensor]:
-        """image (B, N, C), meta (B, M, C) -> no update of the image, update of meta."""
+    def forward(self, image: Tensor, meta: Tensor, *, grid: Grid | None = None) -> tuple[None, Tensor]:
+        """image (B, N, C), meta (B, M, C) -> no update of the image, update of meta. All tokens see all, whatever the grid."""
         key, value = split_heads(self.kv(image), parts=2, heads=self.heads)
         (query,) = split_heads(self.q(meta), parts=1, heads=self.heads)
         query = query * log_ratio(few=meta, many=image) if self.log else query
-        return None, self.proj(_attend(query, key, value, scale=self.scale))
+        return None, self.proj(attend(query, key, value, scale=self.scale))
 
     def meta_weights(self, image: Tensor, meta: Tensor) -> Tensor:
         """Softmax weights (B, heads, M, N)."""
@@ -377,8 +398,8 @@ class DualAttention(nn.Module):
         self.proj_x = nn.Linear(dim, dim)
         self.proj_c = nn.Linear(dim, dim) if answers else None
 
-    def forward(self, image: Tensor, meta: Tensor) -> tuple[Tensor, Tensor | None]:
-        """image (B, N, C), meta (B, M, C) -> their updates."""
+    def forward(self, image: Tensor, meta: Tensor, *, grid: Grid | None = None) -> tuple[Tensor, Tensor | None]:
+        """image (B, N, C), meta (B, M, C) -> their updates. All tokens see all, whatever the grid."""
         ratio = log_ratio(few=meta, many=image)
         query2, key2, value2 = split_heads(self.qkv2(meta), parts=3, heads=self.heads)
         if self.proj_c is None:
@@ -387,7 +408,7 @@ class DualAttention(nn.Module):
             return self._read_meta(query1, key2, value2, ratio=ratio), None
         query1, key1, value1 = split_heads(self.qkv1(image), parts=3, heads=self.heads)
         query2 = query2 * ratio if self.scales.log_in_meta_reads else query2
-        answer = self.proj_c(_attend(query2, key1, value1, scale=self.scale))
+        answer = self.proj_c(attend(query2, key1, value1, scale=self.scale))
         return self._read_meta(query1, key2, value2, ratio=ratio), answer
 
     def meta_weights(self, image: Tensor, meta: Tensor) -> Tensor:
@@ -405,26 +426,36 @@ class DualAttention(nn.Module):
 
     def _read_meta(self, query: Tensor, key: Tensor, value: Tensor, *, ratio: Tensor) -> Tensor:
         # The factor goes on the few keys instead of the many queries: the same products, a thousandth of the work.
-        return self.proj_x(_attend(query, key * ratio, value, scale=self.scale))
+        return self.proj_x(attend(query, key * ratio, value, scale=self.scale))
 
 
 class SelfAttention(nn.Module):
-    """S3, S4: image tokens read image tokens, meta tokens read meta tokens, through the same weights."""
+    """S3, S4: image tokens read image tokens as `reach` has it, meta tokens read meta tokens, through the same weights.
 
-    def __init__(self, dim: int, *, heads: int, scales: Scales) -> None:
+    With `answers` false only the image is updated.
+    """
+
+    def __init__(self, dim: int, *, heads: int, scales: Scales, reach: Reach = WHOLE, answers: bool = True) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.reach, self.answers = heads, reach, answers
         self.scale = (dim // heads if scales.self_by_head else dim) ** -0.5
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, image: Tensor, meta: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """image (B, N, C), meta (B, M, C) or None -> their updates."""
-        return self._read(image), None if meta is None else self._read(meta)
+    def forward(self, image: Tensor, meta: Tensor | None, *, grid: Grid | None = None) -> tuple[Tensor, Tensor | None]:
+        """image (B, N, C) by rows of a grid, which only windows ask for, meta (B, M, C) or None -> their updates."""
+        update = self.reach(image, meta, grid=grid, project=self._project, scale=self.scale)
+        return self.proj(update), self.meta_update(meta)
 
-    def _read(self, tokens: Tensor) -> Tensor:
-        query, key, value = split_heads(self.qkv(tokens), parts=3, heads=self.heads)
-        return self.proj(_attend(query, key, value, scale=self.scale))
+    def meta_update(self, meta: Tensor | None) -> Tensor | None:
+        """What meta tokens (B, M, C) read of each other; None where nobody asks for it."""
+        if meta is None or not self.answers:
+            return None
+        return self.proj(attend(*self._project(meta), scale=self.scale))
+
+    def _project(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """tokens (B, N, C) -> query, key, value (B, heads, N, d)."""
+        return split_heads(self.qkv(tokens), parts=3, heads=self.heads)
 
 
 def tiny(*, bands: int = 3, classes: int = 1000, drop_path: float = 0.0, meta_tokens: int = 16) -> LeMeViTConfig:
@@ -506,11 +537,6 @@ def split_heads(projected: Tensor, *, parts: int, heads: int) -> tuple[Tensor, .
     return projected.unflatten(-1, (parts, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, *, scale: float) -> Tensor:
-    """(B, heads, N, d) each -> (B, N, heads * d)."""
-    return fused_attention(query, key, value, scale=scale).transpose(1, 2).flatten(2)
-
-
 def log_ratio(*, few: Tensor, many: Tensor) -> Tensor:
     """log M / log N as a tensor: a Python float would be frozen at the traced size by export and trace."""
     logs = [torch.full((), t.shape[1], dtype=torch.float32, device=t.device).clamp(min=2).log() for t in (few, many)]
@@ -573,7 +599,15 @@ def _attention(config: LeMeViTConfig, *, stage: int, dim: int, answers: bool) ->
         return MetaReadsImage(dim, heads=heads, scales=scales)
     if kind == "D":
         return DualAttention(dim, heads=heads, scales=scales, answers=answers)
-    return SelfAttention(dim, heads=heads, scales=scales)
+    reach = _reach(config) if stage == 3 else WHOLE  # noqa: PLR2004 - S3
+    return SelfAttention(dim, heads=heads, scales=scales, reach=reach, answers=answers)
+
+
+def _reach(config: LeMeViTConfig) -> Reach:
+    """Between image tokens of S3."""
+    if config.s3_attention == "windows":
+        return Windows(side=config.s3_window_px // S3_CELL_PX)
+    return ThroughMeta() if config.s3_attention == "meta" else WHOLE
 
 
 def _classifier(dim: int, classes: int) -> nn.Module:

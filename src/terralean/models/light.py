@@ -8,6 +8,7 @@ lateral maps are added instead of concatenated.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from terralean.errors import ConfigError
 from terralean.layers.pooling import grid_means
 from terralean.layers.segmenter import Segmenter, at_size_of
 from terralean.models import lemevit
-from terralean.models.lemevit import LeMeViTPyramid
+from terralean.models.lemevit import S3_WINDOW_PX, LeMeViTPyramid, S3Attention
 from terralean.models.pyramid import TimmPyramid, pyramid
 from terralean.models.swin import SwinPyramid
 
@@ -66,27 +67,51 @@ def light(*, bands: int, classes: int, backbone: str, drop_path: float = 0.0, wi
 
 
 def lemevit_tiny_light(
-    *, bands: int, classes: int, drop_path: float = 0.0, meta_tokens: int = 16, width: int = 128
+    *,
+    bands: int,
+    classes: int,
+    drop_path: float = 0.0,
+    meta_tokens: int = 16,
+    width: int = 128,
+    s3_attention: S3Attention = "global",
+    s3_window_px: int = S3_WINDOW_PX,
 ) -> Segmenter:
     """LeMeViT-tiny with the light head, 8.79 M parameters."""
     config = lemevit.tiny(bands=bands, drop_path=drop_path, meta_tokens=meta_tokens)
-    return _segmenter(LeMeViTPyramid(config), classes=classes, width=width)
+    body = LeMeViTPyramid(replace(config, s3_attention=s3_attention, s3_window_px=s3_window_px))
+    return _segmenter(body, classes=classes, width=width)
 
 
 def lemevit_small_light(
-    *, bands: int, classes: int, drop_path: float = 0.0, meta_tokens: int = 16, width: int = 128
+    *,
+    bands: int,
+    classes: int,
+    drop_path: float = 0.0,
+    meta_tokens: int = 16,
+    width: int = 128,
+    s3_attention: S3Attention = "global",
+    s3_window_px: int = S3_WINDOW_PX,
 ) -> Segmenter:
     """LeMeViT-small with the light head, 15.84 M parameters."""
     config = lemevit.small(bands=bands, drop_path=drop_path, meta_tokens=meta_tokens)
-    return _segmenter(LeMeViTPyramid(config), classes=classes, width=width)
+    body = LeMeViTPyramid(replace(config, s3_attention=s3_attention, s3_window_px=s3_window_px))
+    return _segmenter(body, classes=classes, width=width)
 
 
 def lemevit_base_light(
-    *, bands: int, classes: int, drop_path: float = 0.0, meta_tokens: int = 16, width: int = 128
+    *,
+    bands: int,
+    classes: int,
+    drop_path: float = 0.0,
+    meta_tokens: int = 16,
+    width: int = 128,
+    s3_attention: S3Attention = "global",
+    s3_window_px: int = S3_WINDOW_PX,
 ) -> Segmenter:
     """LeMeViT-base with the light head, 52.05 M parameters."""
     config = lemevit.base(bands=bands, drop_path=drop_path, meta_tokens=meta_tokens)
-    return _segmenter(LeMeViTPyramid(config), classes=classes, width=width)
+    body = LeMeViTPyramid(replace(config, s3_attention=s3_attention, s3_window_px=s3_window_px))
+    return _segmenter(body, classes=classes, width=width)
 
 
 def _segmenter(backbone: LeMeViTPyramid | SwinPyramid | TimmPyramid, *, classes: int, width: int) -> Segmenter:

@@ -13,6 +13,7 @@ with `chosen` and `found` outside the graph.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from terralean.boxes.detected import Detected
 from terralean.errors import ConfigError
 from terralean.layers.folding import fold_norms
+from terralean.models import lemevit
+from terralean.models.lemevit import S3_WINDOW_PX, LeMeViTConfig, LeMeViTPyramid, S3Attention
 from terralean.models.oriented_fpn import FeaturePyramid
 from terralean.models.oriented_roi import RoIConfig, RoIHead, detections
 from terralean.models.oriented_rpn import Candidates, ProposalConfig, ProposalNetwork, proposals
@@ -29,6 +32,7 @@ from terralean.models.pyramid import pyramid
 STRIDES = (4, 8, 16, 32)
 COARSER = 64
 COUNTED = 1000  # proposals that published MACs are counted with
+WIDTH = 256  # channels of the maps that are searched
 RPN, ROI = ProposalConfig(), RoIConfig()
 
 
@@ -137,7 +141,7 @@ def orcnn(
     classes: int,
     backbone: str,
     drop_path: float = 0.0,
-    width: int = 256,
+    width: int = WIDTH,
     hidden: int = ROI.hidden,
     proposals: int = RPN.most,
     score: float = ROI.score,
@@ -164,25 +168,44 @@ def orcnn(
     )
 
 
-def lemevit_tiny_orcnn(
-    *, bands: int, classes: int, drop_path: float = 0.0, proposals: int = RPN.most, score: float = ROI.score
-) -> OrientedRCNN:
-    """LeMeViT-tiny with Oriented R-CNN, 24.79 M parameters for DOTA's classes."""
-    return orcnn(bands=bands, classes=classes, backbone="lemevit_tiny", drop_path=drop_path, proposals=proposals, score=score)
+def _on_lemevit(name: str, size: Callable[..., LeMeViTConfig], told: str) -> Callable[..., OrientedRCNN]:
+    def build(
+        *,
+        bands: int,
+        classes: int,
+        drop_path: float = 0.0,
+        width: int = WIDTH,
+        hidden: int = ROI.hidden,
+        proposals: int = RPN.most,
+        score: float = ROI.score,
+        s3_attention: S3Attention = "global",
+        s3_window_px: int = S3_WINDOW_PX,
+    ) -> OrientedRCNN:
+        config = size(bands=bands, drop_path=drop_path)
+        body = LeMeViTPyramid(replace(config, s3_attention=s3_attention, s3_window_px=s3_window_px))
+        return OrientedRCNN(
+            body,
+            channels=body.feature_info.channels(),
+            classes=classes,
+            width=width,
+            rpn=ProposalConfig(of_level=proposals, most=proposals),
+            roi=RoIConfig(hidden=hidden, score=score),
+        )
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = told
+    return build
 
 
-def lemevit_small_orcnn(
-    *, bands: int, classes: int, drop_path: float = 0.0, proposals: int = RPN.most, score: float = ROI.score
-) -> OrientedRCNN:
-    """LeMeViT-small with Oriented R-CNN, 31.80 M parameters for DOTA's classes."""
-    return orcnn(bands=bands, classes=classes, backbone="lemevit_small", drop_path=drop_path, proposals=proposals, score=score)
-
-
-def lemevit_base_orcnn(
-    *, bands: int, classes: int, drop_path: float = 0.0, proposals: int = RPN.most, score: float = ROI.score
-) -> OrientedRCNN:
-    """LeMeViT-base with Oriented R-CNN, 67.89 M parameters for DOTA's classes."""
-    return orcnn(bands=bands, classes=classes, backbone="lemevit_base", drop_path=drop_path, proposals=proposals, score=score)
+lemevit_tiny_orcnn = _on_lemevit(
+    "lemevit_tiny_orcnn", lemevit.tiny, "LeMeViT-tiny with Oriented R-CNN, 24.79 M parameters for DOTA's classes."
+)
+lemevit_small_orcnn = _on_lemevit(
+    "lemevit_small_orcnn", lemevit.small, "LeMeViT-small with Oriented R-CNN, 31.80 M parameters for DOTA's classes."
+)
+lemevit_base_orcnn = _on_lemevit(
+    "lemevit_base_orcnn", lemevit.base, "LeMeViT-base with Oriented R-CNN, 67.89 M parameters for DOTA's classes."
+)
 
 
 def swin_tiny_orcnn(

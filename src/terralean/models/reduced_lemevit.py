@@ -32,6 +32,11 @@ def graders(backbone: LeMeViTPyramid, config: Any, *, classes: int) -> nn.Module
     """The parameters that a method adds; ConfigError where it cannot work in S3."""
     if len(backbone.stages) <= STAGE:
         raise ConfigError(f"reduce: this LeMeViT ends before S{STAGE}, the stage whose tokens can be reduced")
+    if backbone.config.s3_attention != "global":
+        raise ConfigError(
+            f"reduce.method={config.method} takes tokens out of an S3 in which all read all; leave model.sizes.s3_attention="
+            f"{backbone.config.s3_attention} out, or the reduction"
+        )
     if config.method == "dtop":
         raise ConfigError(
             "reduce.method=dtop lets its heads write the classes of finished tokens, which only attention-to-mask decoders "

@@ -16,7 +16,17 @@ from torch import nn
 
 from terralean.errors import ConfigError
 from terralean.models import biformer, lemevit, vitae
-from terralean.models.lemevit import Fusion, LeMeViT, LeMeViTConfig, LeMeViTPyramid, MetaStem, Scale, Stages
+from terralean.models.lemevit import (
+    S3_WINDOW_PX,
+    Fusion,
+    LeMeViT,
+    LeMeViTConfig,
+    LeMeViTPyramid,
+    MetaStem,
+    S3Attention,
+    Scale,
+    Stages,
+)
 
 # What timm's data helpers read. ImageNet statistics, as the authors trained.
 DATA_CFG = {
@@ -79,6 +89,8 @@ def _entrypoint(name: str, config: Callable[..., LeMeViTConfig]) -> Callable[...
         meta_stem: MetaStem = "mlp",
         fusion: Fusion = "sum",
         attention_scale: Scale = "official",
+        s3_attention: S3Attention = "global",
+        s3_window_px: int = S3_WINDOW_PX,
         features_only: bool = False,
         out_indices: int | Sequence[int] = (0, 1, 2, 3),
         pretrained_cfg: object = None,  # what a folder that `terralean export` wrote says; the last two are timm's own
@@ -94,6 +106,7 @@ def _entrypoint(name: str, config: Callable[..., LeMeViTConfig]) -> Callable[...
         classes = saved.get("num_classes", 1000) if num_classes is None else num_classes
         sizes = config(bands=bands, classes=classes, drop_path=drop_path_rate, meta_tokens=meta_tokens)
         sizes = replace(sizes, stages=stages, meta_stem=meta_stem, fusion=fusion, attention_scale=attention_scale)
+        sizes = replace(sizes, s3_attention=s3_attention, s3_window_px=s3_window_px)
         sizes = replace(sizes, **saved.get("sizes", {}))  # its weights fit no others
         model = LeMeViTPyramid(sizes, out_indices=out_indices) if features_only else LeMeViT(sizes)
         told = {**DATA_CFG, **saved, "architecture": name}

@@ -13,6 +13,7 @@ and linear layers are in them, see tests/models/test_upernet.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from terralean.errors import ConfigError
 from terralean.layers.pooling import grid_means
 from terralean.layers.segmenter import Segmenter, at_size_of
 from terralean.models import lemevit
-from terralean.models.lemevit import LeMeViTPyramid
+from terralean.models.lemevit import S3_WINDOW_PX, LeMeViTPyramid, S3Attention
 from terralean.models.pyramid import TimmPyramid, pyramid
 from terralean.models.swin import SwinPyramid
 
@@ -124,27 +125,54 @@ def upernet(
 
 
 def lemevit_tiny_upernet(
-    *, bands: int, classes: int, drop_path: float = 0.0, meta_tokens: int = 16, width: int = 512, auxiliary: bool = True
+    *,
+    bands: int,
+    classes: int,
+    drop_path: float = 0.0,
+    meta_tokens: int = 16,
+    width: int = 512,
+    auxiliary: bool = True,
+    s3_attention: S3Attention = "global",
+    s3_window_px: int = S3_WINDOW_PX,
 ) -> Segmenter:
     """LeMeViT-tiny with UPerNet and its auxiliary head, 36.47 M parameters."""
     config = lemevit.tiny(bands=bands, drop_path=drop_path, meta_tokens=meta_tokens)
-    return _segmenter(LeMeViTPyramid(config), classes=classes, width=width, auxiliary=auxiliary)
+    body = LeMeViTPyramid(replace(config, s3_attention=s3_attention, s3_window_px=s3_window_px))
+    return _segmenter(body, classes=classes, width=width, auxiliary=auxiliary)
 
 
 def lemevit_small_upernet(
-    *, bands: int, classes: int, drop_path: float = 0.0, meta_tokens: int = 16, width: int = 512, auxiliary: bool = True
+    *,
+    bands: int,
+    classes: int,
+    drop_path: float = 0.0,
+    meta_tokens: int = 16,
+    width: int = 512,
+    auxiliary: bool = True,
+    s3_attention: S3Attention = "global",
+    s3_window_px: int = S3_WINDOW_PX,
 ) -> Segmenter:
     """LeMeViT-small with UPerNet and its auxiliary head, 44.25 M parameters."""
     config = lemevit.small(bands=bands, drop_path=drop_path, meta_tokens=meta_tokens)
-    return _segmenter(LeMeViTPyramid(config), classes=classes, width=width, auxiliary=auxiliary)
+    body = LeMeViTPyramid(replace(config, s3_attention=s3_attention, s3_window_px=s3_window_px))
+    return _segmenter(body, classes=classes, width=width, auxiliary=auxiliary)
 
 
 def lemevit_base_upernet(
-    *, bands: int, classes: int, drop_path: float = 0.0, meta_tokens: int = 16, width: int = 512, auxiliary: bool = True
+    *,
+    bands: int,
+    classes: int,
+    drop_path: float = 0.0,
+    meta_tokens: int = 16,
+    width: int = 512,
+    auxiliary: bool = True,
+    s3_attention: S3Attention = "global",
+    s3_window_px: int = S3_WINDOW_PX,
 ) -> Segmenter:
     """LeMeViT-base with UPerNet and its auxiliary head, 81.32 M parameters."""
     config = lemevit.base(bands=bands, drop_path=drop_path, meta_tokens=meta_tokens)
-    return _segmenter(LeMeViTPyramid(config), classes=classes, width=width, auxiliary=auxiliary)
+    body = LeMeViTPyramid(replace(config, s3_attention=s3_attention, s3_window_px=s3_window_px))
+    return _segmenter(body, classes=classes, width=width, auxiliary=auxiliary)
 
 
 def swin_tiny_upernet(

@@ -65,7 +65,7 @@ def load_lemevit_pyramid(path: Path) -> LeMeViTPyramid:
     """The backbone of the authors' checkpoint for dense prediction; what only the classifier used is dropped."""
     state = read_state(path)
     model = LeMeViTPyramid(lemevit_config(state, source=str(path)))
-    load_exactly(model, dense(state, depth=model.config.depths[2]), source=str(path))
+    load_exactly(model, dense(state, model=model), source=str(path))
     return model.eval()
 
 
@@ -91,7 +91,8 @@ def _five(values: list[int]) -> tuple[int, int, int, int, int]:
     return s0, s1, s2, s3, s4
 
 
-def dense(state: Mapping[str, Tensor], *, depth: int) -> dict[str, Tensor]:
-    """What dense prediction uses of a LeMeViT with `depth` blocks in S2, whatever network it was part of."""
+def dense(state: Mapping[str, Tensor], *, model: LeMeViTPyramid) -> dict[str, Tensor]:
+    """What dense prediction by this model uses of a LeMeViT, whatever network it was part of."""
+    own, depth = model.state_dict(), model.config.depths[2]
     dropped = ("extra_norms.", f"stages.2.{depth - 1}.attn.proj_c.", "decode_head.", "auxiliary_head.", *CHANGE_HEAD)
-    return {k: v for k, v in state.items() if not DEAD_IN_DENSE.match(k) and not k.startswith(dropped)}
+    return {k: v for k, v in state.items() if k in own or not (DEAD_IN_DENSE.match(k) or k.startswith(dropped))}

@@ -170,6 +170,6 @@ def _dense_of_size(state: Mapping[str, Tensor], backbone: LeMeViTPyramid, *, pat
             f"{path} holds a LeMeViT with depths {found.depths} and dims {found.dims}, the model has "
             f"{backbone.config.depths} and {backbone.config.dims}; choose the model of that size"
         )
-    kept = dense(state, depth=found.depths[2])
+    kept = dense(state, model=backbone)
     beyond = tuple(f"{part}.{stage}." for part in ("stages", "downsample_layers") for stage in range(len(backbone.stages), 5))
     return {name: tensor for name, tensor in kept.items() if not name.startswith(beyond)} if beyond else kept
