@@ -141,7 +141,7 @@ def test_a_trained_models_classes_are_found_by_name(class_folders):
     assert dataset.classes is classes
     assert named(dataset) == {"field_0.png": ("field", None), "water_0.png": ("water", None)}
     assert find(class_folders({"field": 1}), known=classes).classes == classes
-    with pytest.raises(LabelError, match=r"class 'field' is none of sea, land; add it to data\.classes"):
+    with pytest.raises(LabelError, match=r"class 'field' is none of sea, land; take its images out"):
         find(Path(dataset.root), known=Classes.named(["sea", "land"]))
 
 
@@ -199,6 +199,7 @@ def test_no_dataset(tmp_path, paint):
         ("path,label\na/a_0.png,x\na/a_1.png,\n", LabelError, "has rows without a label: row 3 'a/a_1.png'; label them"),
         ("path,label\na/a_0.png,x\na/a_0.png,y\n", DatasetError, "has rows with the same image: a/a_0.png; keep one row"),
         ("path,label,split\na/a_0.png,x,dev\na/a_1.png,y,train\n", DatasetError, "has splits other than train, val"),
+        ("path,label\na/a_0.png,x\n./a/a_0.png,y\n", DatasetError, "has rows with the same image: a/a_0.png; keep one row"),
         ("path,label\n", DatasetError, "index.csv with 0 rows, no split given, but no image in it"),
     ],
 )
@@ -227,6 +228,59 @@ def test_a_list_with_a_fault(lists, line, kind, expected):
 def test_lists_have_no_meaning_for_folders(class_folders):
     root = class_folders({"a": 1, "b": 1})
     assert "data.lists is '28_0', but" in message(root, ConfigError, lists="28_0")
+
+
+def test_one_list_is_not_chosen_among_several(lists):
+    text = message(lists, ConfigError, lists="82_0")
+    assert text == f"data.lists is '82_0', but {lists} holds the lists of one split only; leave data.lists out"
+
+
+def test_lists_as_windows_writes_them(lists):
+    expected = named(find(lists))
+    for path in lists.glob("*_labels.txt"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert named(find(lists)) == expected
+
+
+def test_a_list_in_another_encoding(lists):
+    (lists / "valid_labels.txt").write_bytes("wälder.png water 0\n".encode("latin-1"))
+    assert "valid_labels.txt is no text in UTF-8" in message(lists, DatasetError)
+
+
+def test_images_within_the_folder_of_a_class(class_folders):
+    class_folders({"inner": 2}, within="a")
+    root = class_folders({"a": 2, "b": 2})
+    assert "a holds images, and more of them in inner; images of a class lie in its folder itself" in message(
+        root, DatasetError
+    )
+
+
+def test_images_beside_the_folders_of_classes(class_folders, paint):
+    root = class_folders({"a": 2, "b": 2})
+    paint("map.png")
+    assert message(root, DatasetError).startswith(f"{root} holds folders of images, and images beside them: map.png; move")
+
+
+@pytest.mark.parametrize("masks", ["masks", "labels"])
+def test_images_and_masks_are_no_classes(class_folders, masks):
+    assert f"holds images and {masks}, so that pixels have classes" in message(
+        class_folders({"images": 2, masks: 2}), DatasetError
+    )
+
+
+def test_a_link_that_leads_nowhere_counts_as_an_image(class_folders):
+    root = class_folders({"a": 2, "b": 2})
+    (root / "a" / "a_00.png").symlink_to(root / "gone.png")
+    assert [Path(image.path).name for image in find(root).images] == ["a_0.png", "a_00.png", "a_1.png", "b_0.png", "b_1.png"]
+
+
+def test_files_of_other_kinds_are_named(class_folders, caplog):
+    root = class_folders({"a": 2, "b": 2})
+    for name in ("a/a_2.webp", "b/b_2.webp", "b/b_2.png.aux.xml", "b/readme", "b/.hidden"):
+        (root / name).touch()
+    assert len(find(root).images) == 4
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [f"{root}: files that are no images by their names are left aside: 2 of .webp, 1 of no suffix"]
 
 
 def test_bands_are_those_of_the_first_image_that_can_be_read(class_folders):

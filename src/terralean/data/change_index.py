@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +23,7 @@ from terralean.data.index import (
     is_there,
     split_words,
 )
+from terralean.data.table import columns_of, read_table
 from terralean.data.words import listed
 from terralean.errors import BandMismatch, DatasetError, MissingFile
 from terralean.raster.pair import Pair, find_pair
@@ -95,26 +95,22 @@ def _found(root: Path) -> tuple[str, list[Found]]:
 # index.csv
 
 
-def _columns(path: Path) -> dict[str, str]:
+def _columns(names: Sequence[str]) -> dict[str, str]:
     """The column of the earlier and of the later date, as far as there are some."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        names = next(csv.reader(file), [])
     chosen = {date: next((name for name in known if name in names), "") for date, known in COLUMNS.items()}
     return {date: name for date, name in chosen.items() if name}
 
 
 def _is_index(root: Path) -> bool:
     path = root / "index.csv"
-    return path.is_file() and "after" in _columns(path)
+    return path.is_file() and "after" in _columns(columns_of(path))
 
 
 def _from_index(root: Path) -> tuple[str, list[Found]]:
     path = root / "index.csv"
-    columns = _columns(path) | {"label": "label"}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        table = csv.DictReader(file)
-        rows = list(table)
-    if lacking := [name for name in ("before", "after", "label") if columns.get(name) not in (table.fieldnames or ())]:
+    names, rows = read_table(path)
+    columns = _columns(names) | {"label": "label"}
+    if lacking := [name for name in ("before", "after", "label") if columns.get(name) not in names]:
         raise DatasetError(f"{path} has no column {' and no '.join(lacking)}; it needs before,after,label")
     gone = [
         f"row {i} {name} {row[columns[name]]!r}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import re
 from collections import Counter
@@ -24,6 +23,7 @@ from terralean.data.deliveries import (
     pairing_name,
 )
 from terralean.data.legend import Legend, known_legend, read_legend
+from terralean.data.table import read_table
 from terralean.data.words import counted, listed
 from terralean.errors import BandMismatch, DatasetError, MissingFile
 from terralean.raster.coding import Coding
@@ -124,10 +124,8 @@ def _sources(root: Path, config: DataConfig) -> tuple[str, list[Source]]:
 
 def _from_index(root: Path, config: DataConfig) -> tuple[str, list[Source]]:
     path = root / "index.csv"
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        table = csv.DictReader(file)
-        rows = list(table)
-    missing = [name for name in ("path", "label") if name not in (table.fieldnames or ())]
+    columns, rows = read_table(path)
+    missing = [name for name in ("path", "label") if name not in columns]
     if missing:
         raise DatasetError(f"{path} has no column {' and no '.join(missing)}; it needs path,label and may have split,group")
     gone = [

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,10 +13,11 @@ from pathlib import Path
 
 from terralean.data.config import SplitName
 from terralean.data.deliveries import folders_in
-from terralean.data.index import SPLITS, group_of, index_splits, is_raster, is_there, split_words
+from terralean.data.index import MASK_FOLDERS, RASTERS, SPLITS, group_of, index_splits, is_there, split_words
 from terralean.data.scene_config import SceneDataConfig
 from terralean.data.scene_picture import read_picture
-from terralean.data.words import listed
+from terralean.data.table import read_table
+from terralean.data.words import counted, listed
 from terralean.errors import ConfigError, DatasetError, LabelError, MissingFile, UnreadableScene
 from terralean.spec import Bands, Classes
 
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 
 LABEL_COLUMNS = ("label", "class", "cls")
 LIST = re.compile(r"(train|valid|val|test)_labels(?:_(\w+))?\.txt")
+IMAGES = "images"  # beside masks, of pixels with a class each
+# What may lie beside images: where they are on the ground, statistics, overviews, words.
+BESIDE = (".tfw", ".jgw", ".pgw", ".bpw", ".wld", ".prj", ".hdr", ".xml", ".ovr", ".txt", ".csv", ".json", ".md", ".db", ".ini")
 IMAGES_LISTED = "all_img"  # where the images of list files lie, if not in a folder per class
 FEWEST_CLASSES = 2
 UNDERSTOOD = (
@@ -83,11 +87,12 @@ def find_scenes(root: Path, config: SceneDataConfig, *, classes: Classes | None 
         raise MissingFile(f"{root} is no folder that is there; give the one that holds the labelled images")
     root = root.absolute()
     found = _found(root, config)
+    fix = "take its images out" if classes is not None else "add it to data.classes, or take its images out"
     if classes is None:
         classes = _own_classes(root, found, config)
-    images = _numbered(_grouped(found.images, config.group), classes)
+    images = _numbered(_grouped(found.images, config.group), classes, fix=fix)
     bands = _first_bands(images, config)
-    log.info("%s: %s; %d images of %d bands, %d classes", root, found.layout, len(images), len(bands), len(classes))
+    log.info("%s: %s; %d images of %s, %d classes", root, found.layout, len(images), counted(len(bands), "band"), len(classes))
     return SceneDataset(root=str(root), layout=found.layout, images=images, classes=classes, bands=bands)
 
 
@@ -102,8 +107,7 @@ def _found(root: Path, config: SceneDataConfig) -> _Found:
             found = read(root, config)
             break
     else:
-        names = sorted(child.name + "/" * child.is_dir() for child in root.iterdir())
-        raise DatasetError(f"{root} is no dataset: it holds {listed(names) if names else 'nothing'}; {UNDERSTOOD}")
+        raise DatasetError(_not_understood(root))
     if config.lists is not None and read is not _from_lists:
         raise ConfigError(
             f"data.lists is {config.lists!r}, but {root} is read otherwise: {found.layout}; leave data.lists out, or put the "
@@ -114,15 +118,24 @@ def _found(root: Path, config: SceneDataConfig) -> _Found:
     return found
 
 
+def _not_understood(root: Path) -> str:
+    stray = sorted(child.name for child in root.iterdir() if _called_image(child))
+    if stray and any(_has_images(root / name) for name in folders_in(root)):
+        return (
+            f"{root} holds folders of images, and images beside them: {listed(stray)}; move each into the folder of its class, "
+            "or take it away"
+        )
+    names = sorted(child.name + "/" * child.is_dir() for child in root.iterdir())
+    return f"{root} is no dataset: it holds {listed(names) if names else 'nothing'}; {UNDERSTOOD}"
+
+
 # index.csv
 
 
 def _from_index(root: Path, config: SceneDataConfig) -> _Found:
     path = root / "index.csv"
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        table = csv.DictReader(file)
-        rows = list(table)
-    column = _label_column(path, table.fieldnames or (), rows)
+    columns, rows = read_table(path)
+    column = _label_column(path, columns, rows)
     gone = [f"row {i} {row['path']!r}" for i, row in enumerate(rows, 2) if not is_there(root, row["path"])]
     if gone:
         raise DatasetError(f"{path} names files that are not there: {listed(gone)}; paths are relative to {root}")
@@ -153,7 +166,7 @@ def _label_column(path: Path, columns: Sequence[str], rows: Sequence[dict[str, s
 
 
 def _check_once(path: Path, names: Iterable[str]) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
+    twice = [name for name, count in Counter(map(os.path.normpath, names)).items() if count > 1]
     if twice:
         raise DatasetError(f"{path} has rows with the same image: {listed(twice)}; keep one row for each")
 
@@ -181,6 +194,8 @@ def _chosen_lists(root: Path, config: SceneDataConfig) -> list[tuple[str, Path]]
     """Kind and path of the list files that are meant, training first."""
     lists = {(match[1], match[2]): path for path in sorted(root.iterdir()) if (match := LIST.fullmatch(path.name))}
     variants = sorted({variant or "" for kind, variant in lists if kind == "train"})
+    if config.lists is not None and variants == [""]:
+        raise ConfigError(f"data.lists is {config.lists!r}, but {root} holds the lists of one split only; leave data.lists out")
     wanted = config.lists if config.lists is not None else variants[0] if len(variants) == 1 or "" in variants else None
     if wanted is None or wanted not in variants:
         asked = "" if config.lists is None else f", but none for data.lists {config.lists!r}"
@@ -199,7 +214,7 @@ def _chosen_lists(root: Path, config: SceneDataConfig) -> list[tuple[str, Path]]
 
 def _lines(root: Path, path: Path, split: SplitName) -> Iterator[tuple[_Named, int]]:
     """The image of each line, and the number of its class."""
-    for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for line, text in enumerate(_text(path).splitlines(), 1):
         if not (row := text.split()):
             continue
         if len(row) != 3 or not row[2].isdecimal():  # noqa: PLR2004 - file, class, number
@@ -210,6 +225,13 @@ def _lines(root: Path, path: Path, split: SplitName) -> Iterator[tuple[_Named, i
         places = (root / IMAGES_LISTED / file, root / name / file, root / file)
         there = next((place for place in places if place.is_file()), places[0])
         yield _Named(path=there, name=name, said=f"{path}, line {line}", split=split), int(row[2])
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is no text in UTF-8 ({error.reason}); save it as that") from error
 
 
 def _by_number(images: Sequence[_Named], numbers: Sequence[int]) -> tuple[str, ...]:
@@ -250,21 +272,43 @@ def _split_folders(root: Path, config: SceneDataConfig) -> _Found:
 
 
 def _class_folders(root: Path, config: SceneDataConfig) -> _Found:
+    if (names := folders_in(root)) in ([IMAGES, masks] for masks in MASK_FOLDERS):
+        raise DatasetError(
+            f"{root} holds {' and '.join(names)}, so that pixels have classes and not images: use a recipe of segmentation, "
+            "lemevit_tiny_light for one; if these are two classes of images, call their folders otherwise"
+        )
     images = _in_folders(root, None)
     return _Found(layout="a folder per class, no split given", images=images, names=_sorted({image.name for image in images}))
 
 
 def _in_folders(root: Path, split: SplitName | None) -> list[_Named]:
-    """The images of each folder. Raises DatasetError where one has none."""
-    images = []
+    """The images of each folder. Raises DatasetError where one has none, or has some within a folder of its own."""
+    images, others = [], Counter[str]()
     for name in folders_in(root):
-        own = sorted(path for path in (root / name).iterdir() if is_raster(path))
+        own = sorted(path for path in (root / name).iterdir() if _called_image(path))
         if not own:
             raise DatasetError(
                 f"{root / name} {_instead(root / name)}; put images of class {name} there, or take the folder away"
             )
+        if deeper := [inner for inner in folders_in(root / name) if _has_images(root / name / inner)]:
+            raise DatasetError(
+                f"{root / name} holds images, and more of them in {listed(deeper)}; images of a class lie in its folder "
+                "itself: move them there, or take those folders away"
+            )
         images += [_Named(path=path, name=name, said=str(path.parent), split=split) for path in own]
+        others.update(_left_aside(root / name))
+    if others:
+        kinds = listed([f"{count} of {suffix}" for suffix, count in others.items()])
+        log.warning("%s: files that are no images by their names are left aside: %s", root, kinds)
     return images
+
+
+def _left_aside(folder: Path) -> Iterator[str]:
+    """The suffix of each file that is not read as an image, nor known to go with one."""
+    for path in folder.iterdir():
+        suffix = path.suffix.lower()
+        if path.is_file() and not path.name.startswith(".") and not _called_image(path) and suffix not in BESIDE:
+            yield suffix or "no suffix"
 
 
 def _instead(folder: Path) -> str:
@@ -281,7 +325,12 @@ def _has_classes(folder: Path) -> bool:
 
 
 def _has_images(folder: Path) -> bool:
-    return any(is_raster(path) for path in folder.iterdir())
+    return any(_called_image(path) for path in folder.iterdir())
+
+
+def _called_image(path: Path) -> bool:
+    """Whether it is an image by its name; a link that leads nowhere, too, so that it is not passed over."""
+    return path.suffix.lower() in RASTERS and not path.name.startswith(".") and not path.is_dir()
 
 
 def _has_lists(root: Path) -> bool:
@@ -316,14 +365,15 @@ def _own_classes(root: Path, found: _Found, config: SceneDataConfig) -> Classes:
     return Classes.named(names)
 
 
-def _numbered(images: Iterable[_Named], classes: Classes) -> tuple[SceneImage, ...]:
+def _numbered(images: Iterable[_Named], classes: Classes, *, fix: str) -> tuple[SceneImage, ...]:
+    """Raises LabelError for a class that is not among them; `fix` mends it where no name is nearly the same."""
     number = {name: i for i, name in enumerate(classes.names)}
     out = []
     for image in images:
         if image.name not in number:
             near = get_close_matches(image.name, classes.names, n=1)
-            fix = f"write it as {near[0]!r}" if near else "add it to data.classes, or take its images out"
-            raise LabelError(f"{image.said}: class {image.name!r} is none of {listed(classes.names)}; {fix}")
+            mend = f"write it as {near[0]!r}" if near else fix
+            raise LabelError(f"{image.said}: class {image.name!r} is none of {listed(classes.names)}; {mend}")
         out.append(SceneImage(path=str(image.path), label=number[image.name], split=image.split, group=image.group))
     return tuple(out)
 
@@ -345,6 +395,6 @@ def _first_bands(images: Sequence[SceneImage], config: SceneDataConfig) -> Bands
     for image in images:
         try:
             return read_picture(image.path, config=config, keep_px=config.least_px).bands
-        except UnreadableScene as error:
+        except (MissingFile, UnreadableScene) as error:
             broken = error
     raise broken

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from terralean.data.scene_leakage import scene_leakage
 from terralean.data.scene_reading import SceneFiles
 from terralean.data.scene_split import SceneSplit, deal_scenes
 from terralean.data.scene_statistics import measure_scenes
+from terralean.data.table import columns_of, read_table
 from terralean.data.words import counted, listed
 from terralean.errors import BandMismatch, TerraleanError
 from terralean.inspect.finding import Finding, worst_first
@@ -114,10 +114,8 @@ def describe_labelled(path: Path, config: SceneDataConfig, *, seed: int = 0) -> 
 
 
 def _names_classes(index: Path) -> bool:
-    with index.open(newline="", encoding="utf-8-sig") as file:
-        table = csv.DictReader(file)
-        column = next((name for name in LABEL_COLUMNS if name in (table.fieldnames or ())), None)
-        labels = [] if column is None else [row[column] or "" for row in table]
+    column = next((name for name in LABEL_COLUMNS if name in columns_of(index)), None)
+    labels = [] if column is None else [row[column] for row in read_table(index)[1]]
     files = any(Path(label).suffix.lower() in (*RASTERS, *VECTORS) for label in labels)
     return column is not None and not files
 

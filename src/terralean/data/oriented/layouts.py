@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections import Counter
@@ -19,6 +18,7 @@ from terralean.data.oriented.record import Crossing, Labelled, Record, checked, 
 from terralean.data.oriented.vector import read_vector
 from terralean.data.oriented.xml import read_hrsc, read_voc
 from terralean.data.oriented.yolo import read_names, read_yolo
+from terralean.data.table import read_table
 from terralean.data.words import counted, listed
 from terralean.errors import DatasetError, LabelError, MissingFile
 from terralean.raster.grid import Grid
@@ -143,10 +143,8 @@ def _index(root: Path, config: ObjectsConfig) -> _Layout | None:
     path = root / "index.csv"
     if not path.is_file():
         return None
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        table = csv.DictReader(file)
-        rows = list(table)
-    if lacking := [name for name in ("path", "label") if name not in (table.fieldnames or ())]:
+    columns, rows = read_table(path)
+    if lacking := [name for name in ("path", "label") if name not in columns]:
         raise DatasetError(f"{path} has no column {' and no '.join(lacking)}; it needs path,label and may have split,group")
     gone = [
         f"row {i} {row[name]!r}" for i, row in enumerate(rows, 2) for name in ("path", "label") if not is_there(root, row[name])
