@@ -51,6 +51,23 @@ def test_it_is_left_out_with_a_warning_where_that_is_wanted(broken, caplog):
     assert "They are left out (data.unreadable is skip)." in caplog.text
 
 
+def test_all_that_are_left_out_are_named(class_folders, caplog):
+    root = class_folders({"field": 8, "water": 2})
+    for i in range(7):
+        (root / "field" / f"field_{i}.png").write_bytes(b"")
+    check(root, unreadable="skip")
+    assert all(f"field_{i}.png is not an image" in caplog.text for i in range(7))
+
+
+def test_a_link_that_leads_nowhere_is_named(class_folders):
+    root = class_folders({"field": 2, "water": 2})
+    (root / "field" / "field_00.png").symlink_to("/gone/field.png")
+    expected = r"1 of 5 images cannot be used:\n  .*field_00\.png is a link to /gone/field\.png, which is not there"
+    with pytest.raises(UnreadableScene, match=expected):
+        check(root)
+    assert len(check(root, unreadable="skip").dataset.images) == 4
+
+
 def test_of_many_broken_images_five_are_named_and_all_counted(class_folders):
     root = class_folders({"field": 8, "water": 2})
     for i in range(7):
@@ -165,7 +182,7 @@ def test_the_same_pixels_under_two_classes_are_warned_of(class_folders, paint, c
     paint("water/y.png", seed=5)
     paint("water/z.png", seed=5)
     check(root)
-    assert "2 images repeat one of another class, " in caplog.text
+    assert "2 images with the very pixels of one of another class, " in caplog.text
     assert f"{root}/water/y.png (water) and {root}/field/x.png (field) for one; one of the two labels is wrong" in caplog.text
 
 

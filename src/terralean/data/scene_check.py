@@ -178,15 +178,16 @@ def _stop_or_leave_out(faulty: Sequence[Look], dataset: SceneDataset, config: Sc
     if not faults:
         return
     if config.unreadable == "skip" and len(faults) < len(dataset.images):
-        log.warning("%s\nThey are left out (data.unreadable is skip).", _several(faults, dataset))
+        told = _several(faults, dataset, shown=len(faults))  # all of them: nothing else says which are missing
+        log.warning("%s\nThey are left out (data.unreadable is skip).", told)
         return
     kind = SizeError if all(isinstance(fault, SizeError) for fault in faults) else UnreadableScene
     raise kind(f"{_several(faults, dataset)}\nMend or remove them, or go on without them: --set data.unreadable=skip")
 
 
-def _several(faults: Sequence[TerraleanError], dataset: SceneDataset) -> str:
-    told = "".join(f"\n  {fault}" for fault in faults[:SHOWN])
-    more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+def _several(faults: Sequence[TerraleanError], dataset: SceneDataset, *, shown: int = SHOWN) -> str:
+    told = "".join(f"\n  {fault}" for fault in faults[:shown])
+    more = f"\n  and {len(faults) - shown} more" if len(faults) > shown else ""
     return f"{dataset.root}: {len(faults)} of {len(dataset.images)} images cannot be used:{told}{more}"
 
 
@@ -231,9 +232,9 @@ def _tell_contradictions(dataset: SceneDataset, images: Sequence[SceneImage], se
     if pairs:
         image, other = pairs[0]
         log.warning(
-            "%s: %d images repeat one of another class, %s (%s) and %s (%s) for one; one of the two labels is wrong",
+            "%s: %s with the very pixels of one of another class, %s (%s) and %s (%s) for one; one of the two labels is wrong",
             dataset.root,
-            len(pairs),
+            counted(len(pairs), "image"),
             image.path,
             dataset.classes.names[image.label],
             other.path,

@@ -104,6 +104,8 @@ def check_there(path: str, *, expected: str) -> None:
     """Raise MissingFile unless a plain local path exists; anything else that GDAL may open is left for it to try."""
     if os.path.exists(named_part(path)[0]) or CONNECTION.match(path):
         return
+    if os.path.islink(path):
+        raise MissingFile(f"{path} is a link to {os.readlink(path)}, which is not there; bring that back, or take the link away")
     parent = Path(path).parent
     if not parent.is_dir():
         raise MissingFile(f"{path} is not there (no folder {parent}); expected {expected}; check the path")
