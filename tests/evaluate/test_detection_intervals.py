@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from terralean.errors import ConfigError
-from terralean.evaluate.detection_intervals import bootstrap_detections, detection_document
+from terralean.evaluate.detection_intervals import (
+    bootstrap_detections,
+    compare_detections,
+    comparison_document,
+    detection_document,
+    mean_scores,
+    same_units,
+    spread_scores,
+    verdict,
+)
 from terralean.tasks.detection_scores import PER_CLASS, PER_SET, Outcomes, measures, score
 
 
@@ -151,3 +160,58 @@ def test_the_document_names_both_rules_and_is_json():
     assert [row["name"] for row in told["classes"]] == ["ship", "plane"]
     assert told["classes"][0]["objects"] == score(one).support[0] and "recall@0.5" in told["classes"][0]
     assert len(PER_CLASS) == 5
+
+
+def in_blocks(hits, *, classes=1):
+    """One object in each of blocks (n, 3), found where `hits` says so, and a wrong detection in the last block of all."""
+    places = np.array(sorted(hits))
+    right = np.array([hits[tuple(place)] for place in places.tolist()])[:, None]
+    return Outcomes(
+        score=np.linspace(0.9, 0.5, len(places)),
+        label=np.zeros(len(places), dtype=np.int64),
+        unit=np.arange(len(places)),
+        right=right,
+        counted=np.ones_like(right),
+        objects=np.array([[int(hits[tuple(place)] or place[2] < 90)] for place in places.tolist()]),
+        difficult=np.zeros(classes, dtype=np.int64),
+        thresholds=(0.5,),
+        places=places,
+    )
+
+
+def test_blocks_of_several_runs_are_one_set():
+    """Only the second run has a detection, a wrong one, in the last block."""
+    one = in_blocks({(0, 0, 0): True, (0, 0, 1): False, (1, 2, 0): True})
+    other = in_blocks({(0, 0, 0): False, (0, 0, 1): True, (1, 2, 0): True, (1, 2, 99): False})
+    mine, theirs = same_units([one, other])
+    assert mine.objects.tolist() == theirs.objects.tolist() == [[1], [1], [1], [0]]
+    assert mine.unit.tolist() == [0, 1, 2] and theirs.unit.tolist() == [0, 1, 2, 3]
+    for before, after in ((one, mine), (other, theirs)):
+        assert score(after).map50_area == score(before).map50_area
+
+
+def test_a_difference_is_paired_and_has_its_sign():
+    rng = np.random.default_rng(5)
+    chance = rng.beta(4, 2, 80)
+    one = world(np.random.default_rng(6), images=80, quality=np.minimum(chance + 0.1, 1))
+    other = world(np.random.default_rng(6), images=80, quality=chance)
+    found = compare_detections([one], [other], unit="images", generator=rng, resamples=1000)
+    ahead = found.overall["map50_voc07"]
+    assert ahead.value == pytest.approx(score(one).map50_voc07 - score(other).map50_voc07) and ahead.value > 0
+    alone = bootstrap_detections([one], unit="images", generator=rng, resamples=1000).intervals.overall["map50_voc07"]
+    assert ahead.interval.high - ahead.interval.low < 1.5 * (alone.high - alone.low)
+    assert "other by" in verdict(found, other="other") or "Not distinguishable from other" in verdict(found, other="other")
+    same = compare_detections([one], [one], unit="images", generator=rng, resamples=1000)
+    told = "No different from it: both have the same mAP@0.5 (VOC07) on every draw of the test images."
+    assert verdict(same, other="it") == told
+    told = comparison_document(found, names=("a", "b"))
+    assert [entry["name"] for entry in told["classes"]] == ["a", "b"]
+    assert told["mAP@0.5 (VOC07)"]["value"] == ahead.value
+
+
+def test_means_and_spreads_of_several_trainings():
+    one, other = (score(world(np.random.default_rng(seed), images=30)) for seed in (7, 8))
+    mean, spread = mean_scores([one, other]), spread_scores([one, other])
+    assert mean.map50_area == pytest.approx((one.map50_area + other.map50_area) / 2)
+    assert mean.ap50_voc07 == pytest.approx([(a + b) / 2 for a, b in zip(one.ap50_voc07, other.ap50_voc07, strict=True)])
+    assert spread.map50_area == pytest.approx(abs(one.map50_area - other.map50_area) / np.sqrt(2))

@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,8 +20,8 @@ from terralean.raster.grid import Grid
 from terralean.raster.write import write_scene
 from terralean.spec import Bands, Classes
 from terralean.train.run import run, run_samples
-from terralean.weights.card import read_card
-from terralean.weights.checkpoint import read_tensors
+from terralean.weights.card import read_card, write_card
+from terralean.weights.checkpoint import read_tensors, save_weights
 
 SIDE = 96
 NAMES = ("boat", "car")
@@ -157,6 +159,61 @@ def test_other_data_are_scored_elsewhere(trained, objects, tmp_path, terralean):
     status, out, err = terralean("evaluate", trained[1], "--data", objects / "train", "--out", tmp_path / "report")
     assert status == 0, err
     assert "mAP@0.5 (VOC07)" in out and (tmp_path / "report" / "evaluation.json").is_file()
+
+
+@pytest.fixture(scope="module")
+def seeds(trained, tmp_path_factory):
+    """The run twice, the second time with weights that find no cars."""
+    root = tmp_path_factory.mktemp("seeds") / "both"
+    for seed in (0, 1):
+        folder = root / f"seed{seed}"
+        shutil.copytree(trained[1], folder, ignore=shutil.ignore_patterns("last", "detections"))
+        card = read_card(folder)
+        write_card(replace(card, training=replace(card.training, seed=seed)), folder)
+    tensors = read_tensors(root / "seed1" / "weights.safetensors")
+    tensors["roi.classify.bias"][NAMES.index("car")] -= 100
+    save_weights(tensors, root / "seed1" / "weights.safetensors")
+    return root
+
+
+def test_several_seeds_have_a_mean_and_a_spread(seeds, terralean):
+    status, out, err = terralean("evaluate", seeds, "--json", "--device", "cpu")
+    assert status == 0, err
+    told = json.loads(out)
+    first, second = (one["mAP@0.5 (area)"]["value"] for one in told["seeds"])
+    assert [one["seed"] for one in told["seeds"]] == [0, 1] and second < first
+    assert told["mAP@0.5 (area)"]["value"] == pytest.approx((first + second) / 2)
+    assert told["mAP@0.5 (area)"]["sd"] == pytest.approx(abs(first - second) / math.sqrt(2))
+    assert told["verdict"][0].startswith("mAP@0.5 (VOC07) is ") and "in the mean over 2 seeds" in told["verdict"][0]
+    page = (seeds / "report.html").read_text()
+    assert "Seed by seed" in page and page.count("data:image/jpeg") == 1
+    of_card = read_card(seeds / "seed1").metrics["test"]["mAP@0.5 (area)"]["value"]
+    assert of_card == pytest.approx(second)
+
+
+def test_runs_stand_beside_each_other(seeds, tmp_path, terralean):
+    first, second = seeds / "seed0", seeds / "seed1"
+    status, out, err = terralean("evaluate", first, "--against", second, "--json", "--device", "cpu")
+    assert status == 0, err
+    told = json.loads(out)
+    (other,) = told["against"]
+    apart = told["mAP@0.5 (VOC07)"]["value"] - other["mAP@0.5 (VOC07)"]["value"]
+    assert other["difference"]["mAP@0.5 (VOC07)"]["value"] == pytest.approx(apart) and apart > 0
+    assert "are too few to say how sure that is" in other["verdict"] and other["verdict"] in told["verdict"]
+    assert "Beside other runs" in (first / "report.html").read_text()
+    status, _, err = terralean("evaluate", first, "--against", first)
+    assert status == 2 and "is the run itself" in " ".join(err.split())
+
+
+def test_runs_of_other_test_images_are_not_compared(seeds, objects, tmp_path, terralean):
+    shutil.copytree(seeds / "seed0", tmp_path / "other")
+    path = tmp_path / "other" / "split.json"
+    saved = json.loads(path.read_text())
+    saved["images"] = [[name, "test" if split == "validation" else split, group] for name, split, group in saved["images"]]
+    path.write_text(json.dumps(saved))
+    status, _, err = terralean("evaluate", seeds / "seed0", "--against", tmp_path / "other")
+    told = " ".join(err.split())
+    assert status == 2 and "were not tested on the same images: 1 are the same" in told and "harbour_2.tif" in told
 
 
 def test_what_a_detector_cannot_do_is_refused(trained, objects, tmp_path, terralean):

@@ -7,13 +7,16 @@ a share has, does not exist for it, so there is none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from terralean.errors import ConfigError
+from terralean.evaluate import compare
+from terralean.evaluate.compare import Difference
 from terralean.evaluate.intervals import (
     CHUNK_BYTES,
     FEW_BLOCKS,
@@ -57,7 +60,7 @@ def bootstrap_detections(
     """
     if resamples < MIN_RESAMPLES:
         raise ConfigError(f"{resamples} resamples are too few for the ends of a 95 % interval; use {MIN_RESAMPLES} or more")
-    several = _occupied(several)
+    several = same_units(several)
     units = len(several[0].objects)
     if units < MIN_BLOCKS:
         return DetectionBootstrap(intervals=None, note=_too_few(units, unit))
@@ -74,14 +77,102 @@ def bootstrap_detections(
     return DetectionBootstrap(intervals=DetectionIntervals(overall=overall, classes=classes), note=note)
 
 
-def detection_document(scores: DetectionScores, bootstrap: DetectionBootstrap, *, names: Sequence[str]) -> dict[str, object]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DetectionComparison:
+    """How this run differs from another on the same images: above 0 this one is better."""
+
+    overall: dict[str, Difference]  # by PER_SET
+    ap50: tuple[Difference, ...]  # of each class, by VOC 2007's rule
+    units: int
+    unit: str
+
+
+def compare_detections(
+    mine: Sequence[Outcomes],
+    theirs: Sequence[Outcomes],
+    *,
+    unit: str,
+    generator: np.random.Generator,
+    resamples: int = RESAMPLES,
+) -> DetectionComparison:
+    """Take the other from this, within the same draws of the same units: as many trainings each, paired in order."""
+    every, n = same_units([*mine, *theirs]), len(mine)
+    drawn = _draw(every, generator=generator, resamples=resamples)
+    apart = Drawn(
+        whole={name: values[:n] - values[n:] for name, values in drawn.whole.items()},
+        draws={name: values[:n] - values[n:] for name, values in drawn.draws.items()},
+    )
+    units, held = len(every[0].objects), (every[0].objects > 0).sum(axis=0)
+    return DetectionComparison(
+        overall={name: _difference(apart, name, held=units, units=units) for name in PER_SET},
+        ap50=tuple(_difference(apart, "ap50_voc07", held=int(k), units=units, of=i) for i, k in enumerate(held)),
+        units=units,
+        unit=unit,
+    )
+
+
+def _difference(apart: Drawn, name: str, *, held: int, units: int, of: int | None = None) -> Difference:
+    whole = apart.whole[name] if of is None else apart.whole[name][:, of]
+    enough = min(held, units) >= MIN_BLOCKS
+    return Difference(value=float(whole.mean()), interval=ends(apart, name, blocks=units, of=of) if enough else None)
+
+
+def verdict(comparison: DetectionComparison, *, other: str) -> str:
+    """Whether this run is ahead of the other, behind it, or neither, by DOTA's score, in one sentence."""
+    found, drawn = comparison.overall["map50_voc07"], f"test {comparison.unit}"
+    return compare.sentence(found, other=other, score=FIELD_NAMES["map50_voc07"], drawn=drawn, count=comparison.units)
+
+
+def comparison_document(comparison: DetectionComparison, *, names: Sequence[str]) -> dict[str, object]:
+    """Differences for a JSON file, by the names of the field."""
+    overall: dict[str, object] = {
+        FIELD_NAMES[name]: compare.difference_entry(found) for name, found in comparison.overall.items()
+    }
+    apart = zip(names, comparison.ap50, strict=True)
+    return overall | {
+        "classes": [{"name": name, FIELD_NAMES["ap50_voc07"]: compare.difference_entry(found)} for name, found in apart]
+    }
+
+
+def mean_scores(several: Sequence[DetectionScores]) -> DetectionScores:
+    """Of several trainings; detections are rounded."""
+    found = tuple(round(float(np.mean(counts))) for counts in zip(*(one.found for one in several), strict=True))
+    return replace(several[0], **_over(several, np.mean), found=found)
+
+
+def spread_scores(several: Sequence[DetectionScores]) -> DetectionScores:
+    """Standard deviations between trainings, of two or more."""
+    return replace(several[0], **_over(several, lambda values: np.std(values, ddof=1)))
+
+
+def _over(several: Sequence[DetectionScores], of: Callable[[list[float]], np.floating]) -> dict[str, Any]:
+    overall = {name: float(of([getattr(one, name) for one in several])) for name in PER_SET}
+    classes = {
+        name: tuple(float(of([*values])) for values in zip(*(getattr(one, name) for one in several), strict=True))
+        for name in PER_CLASS
+    }
+    return overall | classes
+
+
+def detection_document(
+    scores: DetectionScores, bootstrap: DetectionBootstrap, *, names: Sequence[str], spread: DetectionScores | None = None
+) -> dict[str, object]:
     """Scores with intervals for a JSON file, by the names of the field; null where a score has no meaning."""
     found = bootstrap.intervals
-    overall = {FIELD_NAMES[n]: entry(getattr(scores, n), None if found is None else found.overall[n], None) for n in PER_SET}
+    overall = {
+        FIELD_NAMES[n]: entry(
+            getattr(scores, n), None if found is None else found.overall[n], None if spread is None else getattr(spread, n)
+        )
+        for n in PER_SET
+    }
     classes = [
         {"name": name, "objects": scores.support[i], "difficult": scores.difficult[i], "detections": scores.found[i]}
         | {
-            FIELD_NAMES[n]: entry(getattr(scores, n)[i], None if found is None else found.classes[n][i], None)
+            FIELD_NAMES[n]: entry(
+                getattr(scores, n)[i],
+                None if found is None else found.classes[n][i],
+                None if spread is None else getattr(spread, n)[i],
+            )
             for n in PER_CLASS
         }
         for i, name in enumerate(names)
@@ -89,26 +180,28 @@ def detection_document(scores: DetectionScores, bootstrap: DetectionBootstrap, *
     return {**overall, "classes": classes, "intervals": bootstrap.note}
 
 
-def _occupied(several: Sequence[Outcomes]) -> list[Outcomes]:
-    """The same outcomes without the units in which no training has an object or a detection."""
+def same_units(several: Sequence[Outcomes]) -> list[Outcomes]:
+    """The same outcomes in units that are common to all, without those in which none has an object or a detection."""
+    several = _same_blocks(several)
     there = several[0].objects.sum(axis=1) > 0
     for one in several:
         there[one.unit] = True
     number = there.cumsum() - 1
-    return [_renumbered(one, number[one.unit], one.objects[there]) for one in several]
+    return [replace(one, unit=number[one.unit], objects=one.objects[there], places=None) for one in several]
 
 
-def _renumbered(one: Outcomes, unit: NDArray[np.int64], objects: NDArray[np.int64]) -> Outcomes:
-    return Outcomes(
-        score=one.score,
-        label=one.label,
-        unit=unit,
-        right=one.right,
-        counted=one.counted,
-        objects=objects,
-        difficult=one.difficult,
-        thresholds=one.thresholds,
-    )
+def _same_blocks(several: Sequence[Outcomes]) -> list[Outcomes]:
+    """Blocks are known only where a training has something in them: number those of all together."""
+    places = [one.places for one in several if one.places is not None]
+    if len(places) < len(several):
+        return [*several]
+    every, number = np.unique(np.concatenate(places), axis=0, return_inverse=True)
+    out = []
+    for one, mine in zip(several, np.split(number, np.cumsum([len(some) for some in places])[:-1]), strict=True):
+        objects = np.zeros((len(every), one.objects.shape[1]), dtype=np.int64)
+        objects[mine] = one.objects
+        out.append(replace(one, unit=mine[one.unit], objects=objects, places=every))
+    return out
 
 
 def _draw(several: Sequence[Outcomes], *, generator: np.random.Generator, resamples: int) -> Drawn:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from terralean.evaluate import page
+from terralean.evaluate import compare, page
+from terralean.evaluate.detection_figures import SURE, Overlay
 from terralean.evaluate.intervals import Interval
 from terralean.tasks.detection_scores import FIELD_NAMES, PER_SET
 
 
-def render(document: Mapping[str, Any], *, verdict: tuple[str, ...], recipe: str, date: str) -> str:
+def render(document: Mapping[str, Any], overlays: Sequence[Overlay], *, recipe: str, date: str) -> str:
     """The page as one HTML document that loads nothing, of what evaluation.json holds."""
     leakage = document["leakage"]
     leaks = None if leakage is None else leakage.startswith("LEAKS")
     values = {
         "title": f"{document['run']['model']} on {document['data']}",
         "date": date,
-        "verdict": verdict,
+        "verdict": document["verdict"],
         "badge": page.HEADLINES[leaks],
         "leakage": leakage
         or "Other data than the run's own: whether they share ground with the training images was not checked.",
@@ -26,9 +27,29 @@ def render(document: Mapping[str, Any], *, verdict: tuple[str, ...], recipe: str
         "note": document["intervals"],
         "rows": [{"name": name, **_cells(document[name])} for name in (FIELD_NAMES[key] for key in PER_SET)],
         "classes": [_class_row(entry) for entry in document["classes"]],
+        "seeds": [_seed_row(entry) for entry in document["seeds"]],
+        "against": [_other_row(entry) for entry in document["against"]],
+        "headline": HEADLINE,
+        "overlays": overlays,
+        "sure": SURE,
         "recipe": recipe,
     }
     return page.fill("detection_report.html.j2", values, too_large="leave the recipe's lists out")
+
+
+HEADLINE = FIELD_NAMES["map50_voc07"]
+
+
+def _seed_row(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {"seed": entry["seed"], **_cells(entry[HEADLINE])}
+
+
+def _other_row(entry: Mapping[str, Any]) -> dict[str, Any]:
+    apart = entry["difference"][HEADLINE]
+    known = Interval(low=apart["low"], high=apart["high"]) if "low" in apart else None
+    ahead = page.NOTHING if apart["value"] is None else compare.points(apart["value"], signed=True, like=known)
+    between = "" if known is None else compare.span(known)
+    return {"name": entry["folder"], "model": entry["model"], "ahead": ahead, "between": between, **_cells(entry[HEADLINE])}
 
 
 def _class_row(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class Outcomes:
     objects: NDArray[np.int64]  # (U, K) those that are not difficult
     difficult: NDArray[np.int64]  # (K,)
     thresholds: tuple[float, ...]
+    places: NDArray[np.int64] | None = None  # (U, 3) image or group, row and column of each block; None: unit i is image i
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +130,7 @@ def outcomes(
         objects=objects,
         difficult=np.bincount(labels[hard], minlength=classes),
         thresholds=thresholds,
+        places=units.places,
     )
 
 
@@ -149,6 +151,7 @@ class _Units:
     of_found: NDArray[np.int64]
     of_truth: NDArray[np.int64]
     count: int
+    places: NDArray[np.int64] | None  # (count, 3)
 
 
 NO_LABELS = np.zeros(0, dtype=np.int64)
@@ -184,12 +187,13 @@ def _units(
         own[match.hit] = theirs[match.best[match.hit]]
         places.append(own)
     every = np.concatenate(places)
+    kinds = None
     if block_px is None:
         unit, count = every[:, 0], int(numbers.max(initial=-1)) + 1
     else:
         kinds, unit = np.unique(every, axis=0, return_inverse=True)
         count = len(kinds)
-    return _Units(of_truth=unit[:objects], of_found=unit[objects:], count=count)
+    return _Units(of_truth=unit[:objects], of_found=unit[objects:], count=count, places=kinds)
 
 
 def _blocks(polygons: NDArray[np.float64], number: int, block_px: float | None) -> NDArray[np.int64]:
