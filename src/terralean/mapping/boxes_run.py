@@ -63,6 +63,7 @@ class BoxesConfig:
     batch: int = WINDOWS_AT_ONCE  # windows searched at once
     bands: tuple[int, ...] | None = None  # positions from 1 of the model's bands in the scene; None: the scene's own order
     aoi: str | None = None  # a vector file: only boxes whose middle lies in its polygons are kept
+    min_score: float | None = None  # of what is written; None: all that the model calls an object
     format: Format = "gpkg"
     workers: int = 1  # batches searched side by side
     threads: int = 1  # of a worker's arithmetic on a CPU
@@ -134,7 +135,7 @@ def search_scene(predictor: Predictor, scene: Scene, *, config: BoxesConfig) -> 
     found = stream.settled(next_row=None)
     if found is None:
         return _none()
-    return _within(found, search.clip)
+    return _wanted(found, search)
 
 
 def targets_of(source: SceneSource, *, out: Path, format: Format) -> tuple[Path, Path]:
@@ -312,17 +313,17 @@ def _merged_rows(search: _Search, folder: Path) -> Iterator[Merged]:
         stream.add(_read(_file(folder, row))[0])
         settled = stream.settled(next_row=rows[number + 1] if number + 1 < len(rows) else None)
         if settled is not None:
-            yield _within(settled, search.clip)
+            yield _wanted(settled, search)
 
 
-def _within(merged: Merged, clip: Clip | None) -> Merged:
-    """Boxes whose middle lies in the polygons."""
-    if clip is None or not len(merged.boxes):
-        return merged
-    points = shapely.points(merged.boxes[:, :2].numpy())
-    inside = np.zeros(len(points), dtype=bool)
-    inside[clip.tree.query(points, predicate="intersects")[0]] = True
-    return Merged(*(some[torch.from_numpy(inside)] for some in merged))
+def _wanted(merged: Merged, search: _Search) -> Merged:
+    """Boxes that are sure enough and whose middle lies in the polygons, where these are asked for."""
+    # Only now: of a part and the whole object, the part may be surer.
+    wanted = merged.scores.numpy() >= (search.config.min_score or 0)
+    if search.clip is not None and len(wanted):
+        inside = search.clip.tree.query(shapely.points(merged.boxes[:, :2].numpy()), predicate="intersects")[0]
+        wanted &= np.isin(np.arange(len(wanted)), inside)
+    return Merged(*(some[torch.from_numpy(wanted)] for some in merged))
 
 
 def _write(merged: Iterator[Merged], search: _Search, target: Path, dota: Path, *, stem: str) -> NDArray[np.int64]:
