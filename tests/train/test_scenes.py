@@ -15,7 +15,7 @@ from terralean import recipes
 from terralean.cost.macs import count_macs_at
 from terralean.data.scene_samples import from_scene_samples
 from terralean.data.scene_split import load_scene_split
-from terralean.errors import BandMismatch, RunError
+from terralean.errors import BandMismatch, ConfigError, RunError
 from terralean.models import create
 from terralean.predict import load
 from terralean.spec import Bands, Classes
@@ -158,6 +158,27 @@ def test_a_run_starts_from_a_classifier_of_other_classes(data, recipe, finished,
     ours, theirs = (load_file(folder / "weights.safetensors") for folder in (tmp_path / "run", finished))
     torch.testing.assert_close(ours["stages.3.0.mlp.0.weight"], theirs["stages.3.0.mlp.0.weight"], atol=1e-6, rtol=0)
     assert ours["head.weight"].shape == (4, 320)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            ["model.name=classifier", "model.sizes={backbone: vit_tiny_patch16_224}"],
+            r"cannot learn from 4 x 32 px \(train\.batch, data\.size_px\): Input height \(32\) doesn't match model \(224\).*"
+            r"model\.sizes\.image_px=32",
+        ),
+        (["model.name=small_cnn", "model.sizes={}", "data.size_px=8"], "cannot learn from 4 x 8 px .*Output size is too small"),
+        (
+            ["model.name=classifier", "model.sizes={backbone: resnet18}", "train.batch=1", "train.mix={}"],
+            r"cannot learn from 1 x 32 px .*Expected more than 1 value per channel.*, or raise train\.batch",
+        ),
+    ],
+)
+def test_a_size_that_the_network_cannot_see_leaves_no_run_behind(data, recipe, tmp_path, changes, expected):
+    with pytest.raises(ConfigError, match=expected):
+        run(recipes.read(recipe, changes=changes), data=data, out=tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
 
 
 def test_statistics_of_imagenet_are_for_three_bands(data, recipe, finished, tmp_path):

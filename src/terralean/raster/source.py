@@ -105,7 +105,7 @@ def check_there(path: str, *, expected: str) -> None:
     if os.path.exists(named_part(path)[0]) or CONNECTION.match(path):
         return
     if os.path.islink(path):
-        raise MissingFile(f"{path} is a link to {os.readlink(path)}, which is not there; bring that back, or take the link away")
+        raise MissingFile(f"{path} is a link to {os.readlink(path)}, which is not there; bring that back, or remove the link")
     parent = Path(path).parent
     if not parent.is_dir():
         raise MissingFile(f"{path} is not there (no folder {parent}); expected {expected}; check the path")

@@ -24,7 +24,7 @@ from terralean.train.material import Material, from_datasets, from_folder
 from terralean.train.module import SegmentationModule
 from terralean.train.scene_config import SceneExperiment
 from terralean.train.scene_material import from_pictures, from_scenes
-from terralean.train.scene_module import SceneModule
+from terralean.train.scene_module import SceneModule, check_size
 from terralean.train.spectral_config import SpectralExperiment
 from terralean.train.spectral_material import from_cubes, from_no_samples
 from terralean.train.spectral_module import SpectralModule
@@ -79,6 +79,8 @@ def _pairs(experiment: ChangeExperiment, material: Material, course: Course, mod
 
 
 def _images(experiment: SceneExperiment, material: Material, course: Course, model: nn.Module) -> SceneModule:
+    batch = experiment.train.batch // experiment.train.accumulate
+    check_size(model, bands=len(material.bands), size_px=experiment.data.size_px, batch=batch)
     return SceneModule(
         model,
         experiment.train,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import lightning
@@ -9,8 +10,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from terralean.data.sample import Sample
+from terralean.errors import ConfigError
+from terralean.models.pyramid import FOREIGN
 from terralean.predict.normalise import Normalise
 from terralean.spec import Normalisation
 from terralean.tasks.classification import UNLABELLED, mean_view, mixer, shares, tally, training_loss
@@ -18,6 +22,25 @@ from terralean.tasks.together import sum_over_processes
 from terralean.train.course import Course
 from terralean.train.scene_config import SceneTrainConfig
 from terralean.train.schedule import optimiser, schedule
+
+
+def check_size(model: nn.Module, *, bands: int, size_px: int, batch: int) -> None:
+    """Raise ConfigError for a network that cannot learn from a batch of images (batch, bands, size_px, size_px).
+
+    Nothing is computed: shapes alone pass through it.
+    """
+    state = {name: t.to("meta") for name, t in chain(model.named_parameters(), model.named_buffers())}
+    image = torch.empty(batch, bands, size_px, size_px, device="meta")
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            functional_call(model.train(), state, (image,))
+    except FOREIGN as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ConfigError(
+            f"the network cannot learn from {batch} x {size_px} px (train.batch, data.size_px): {reason}; change data.size_px and "
+            f"data.resize_px, or of a network that is built for one size say this one, model.sizes.image_px={size_px}"
+            f"{', or raise train.batch' if batch == 1 else ''}"
+        ) from error
 
 
 class SceneModule(lightning.LightningModule):
