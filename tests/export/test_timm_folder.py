@@ -5,6 +5,7 @@ import timm
 import torch
 
 import terralean.models  # noqa: F401 - makes timm know our names
+from terralean.data.scene_config import SceneAugmentConfig, SceneDataConfig
 from terralean.errors import ConfigError, RunError
 from terralean.export.timm_folder import export_timm
 from terralean.models import create
@@ -52,6 +53,15 @@ def test_timm_builds_the_classifier_with_its_weights(tmp_path, name, sizes):
     assert data["mean"] == pytest.approx((0.2, 0.4, 0.1, 10 / 255))
     assert data["std"] == pytest.approx((0.1, 0.2, 0.04, 5 / 255))
     assert theirs.pretrained_cfg["label_names"] == ["field", "forest", "town"]
+
+
+def test_timm_cuts_images_as_the_run_does(tmp_path):
+    trained(tmp_path / "run", card("lemevit_tiny"))
+    how = SceneDataConfig(size_px=64, resize_px=80, augment=SceneAugmentConfig(interpolation="bilinear"))
+    for name, data, expected in (("cut", how, (0.8, "bilinear")), ("whole", None, (1.0, "bicubic"))):
+        export_timm(tmp_path / "run", tmp_path / name, data=data)
+        found = timm.data.resolve_model_data_config(timm.create_model(f"local-dir:{tmp_path / name}", pretrained=True))
+        assert (found["crop_pct"], found["interpolation"]) == expected
 
 
 def test_timm_makes_it_fit_other_classes_and_bands(tmp_path):

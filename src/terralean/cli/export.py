@@ -97,11 +97,12 @@ def _lines(result: ExportResult) -> list[str]:
 
 
 def _export_timm(run: Path, out: Path, *, unused: list[str], as_json: bool) -> None:
+    from terralean import recipes
     from terralean.export.timm_folder import export_timm
 
     if unused:
         raise ConfigError(f"{', '.join(unused)}: of no meaning with --format timm, which is the network alone; leave it out")
-    folder = export_timm(run, out)
+    folder = export_timm(run, out, data=recipes.read_scene_data(run))
     if as_json:
         print_json({"format": "timm", "out": str(folder)})
         return

@@ -12,6 +12,7 @@ from typing import Any
 import timm
 from torch import Tensor
 
+from terralean.data.scene_config import SceneDataConfig
 from terralean.errors import ConfigError, OutputFailed, RunError
 from terralean.models.timm_names import CONFIGS
 from terralean.weights.card import Card, read_card
@@ -23,11 +24,12 @@ SIZES = ("meta_tokens", "stages", "meta_stem", "fusion", "attention_scale", "s3_
 BYTE = 255  # timm's mean and std are of values from 0 to 1
 
 
-def export_timm(run: Path, out: Path) -> Path:
+def export_timm(run: Path, out: Path, *, data: SceneDataConfig | None = None) -> Path:
     """Write the network of a run into the folder `out`: a classifier whole, of a segmenter on LeMeViT the backbone.
 
     A backbone is read with `features_only=True`. What timm cannot know (bands beyond red, green and blue, units, colours) is in
-    the key `terralean` of its config. Raises RunError where the folder is not empty, ConfigError for what timm cannot build.
+    the key `terralean` of its config. `data`, how the run reads whole images, makes timm's transforms the same. Raises RunError
+    where the folder is not empty, ConfigError for what timm cannot build.
     """
     card = read_card(run)
     architecture = _architecture(card)
@@ -38,7 +40,7 @@ def export_timm(run: Path, out: Path) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         save_weights(tensors, out / WEIGHTS)
         part = out / f"{CONFIG}.part"
-        part.write_text(json.dumps(_config(card, architecture), indent=1) + "\n")
+        part.write_text(json.dumps(_config(card, architecture, data=data), indent=1) + "\n")
         part.replace(out / CONFIG)
     except OSError as error:
         raise OutputFailed(f"{out} could not be written: {error}; make room or choose another --out") from error
@@ -66,7 +68,7 @@ def _tensors(card: Card, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-def _config(card: Card, architecture: str) -> dict[str, Any]:
+def _config(card: Card, architecture: str, *, data: SceneDataConfig | None) -> dict[str, Any]:
     """timm's config.json. Mean and std are of values from 0 to 1 where the bands hold bytes, else of the stored values."""
     classifies, side = card.task == "classification", card.seen_px or card.tile_px
     sizes = {key: value for key, value in card.sizes.items() if key in SIZES}  # timm's own configs know no such key
@@ -80,7 +82,8 @@ def _config(card: Card, architecture: str) -> dict[str, Any]:
             "input_size": [len(card.bands), side, side],
             "mean": [value / unit for value in card.normalisation.mean],
             "std": [value / unit for value in card.normalisation.std],
-            "interpolation": "bicubic",
+            "interpolation": "bicubic" if data is None else data.augment.interpolation,
+            "crop_pct": 1.0 if data is None else data.size_px / data.resize_px,
             "license": card.licence,
             **({"sizes": sizes} if sizes else {}),
         },
