@@ -5,10 +5,15 @@ import pytest
 
 from terralean.benchmark.accuracy import Accuracy, read_accuracies
 from terralean.errors import ConfigError, RunError
-from terralean.weights.card import read_card, write_card
+from terralean.weights.card import Card, read_card, write_card
 
 MODELS = ("lemevit_tiny", "swin_tiny_patch4_window7_224", "resnet18")
 IMAGENET, SCENES = "published, ImageNet-1K at 224 px", "published, MillionAID at 224 px"
+
+
+def classifier(card: Card, **changes) -> Card:
+    """The card of a run of timm's ResNet-18."""
+    return replace(card, task="classification", model="classifier", sizes={"backbone": "resnet18"}, **changes)
 
 
 def test_where_nothing_is_given_it_is_what_is_published():
@@ -38,14 +43,21 @@ def test_what_is_given_comes_before_what_is_published(words):
 
 @pytest.mark.parametrize("test", [{"OA": 0.925}, {"OA": {"value": 0.925, "low": 0.9}}])
 def test_accuracy_of_a_run_is_read_from_its_card(untrained, tmp_path, test):
-    write_card(replace(read_card(untrained), task="classification", metrics={"test": json.loads(json.dumps(test))}), tmp_path)
+    told = classifier(read_card(untrained), metrics={"test": json.loads(json.dumps(test))})
+    write_card(told, tmp_path)
     assert read_accuracies([f"resnet18={tmp_path}"], models=MODELS) == {"resnet18": Accuracy(92.5, str(tmp_path), False)}
 
 
 def test_run_that_was_not_tested_says_how(untrained, tmp_path):
-    write_card(replace(read_card(untrained), task="classification"), tmp_path)
+    write_card(classifier(read_card(untrained)), tmp_path)
     with pytest.raises(ConfigError, match="no accuracy on test data in its card; measure it with terralean evaluate"):
         read_accuracies([f"resnet18={tmp_path}"], models=MODELS)
+
+
+def test_run_of_another_model_is_refused(untrained, tmp_path):
+    write_card(classifier(read_card(untrained), metrics={"test": {"OA": 0.9}}), tmp_path)
+    with pytest.raises(ConfigError, match="is a run of resnet18, not of lemevit_tiny; give its accuracy to resnet18"):
+        read_accuracies([f"lemevit_tiny={tmp_path}"], models=MODELS)
 
 
 def test_run_of_another_task_has_no_top_1(untrained):

@@ -31,6 +31,11 @@ def test_groups_are_replaced_in_place_and_nobody_is_named_twice():
     )
 
 
+def test_a_folder_is_no_model(tmp_path):
+    with pytest.raises(UnknownName, match="is a folder, not the name of a model; a run is measured on images, with --on SCENE"):
+        expand([str(tmp_path)])
+
+
 @pytest.mark.parametrize(
     ("name", "nearest"), [("lemevit_tinny", "lemevit_tiny"), ("imagenet_peers", "imagenet-peers"), ("??", "lemevit, imagenet")]
 )

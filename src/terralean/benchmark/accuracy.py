@@ -66,17 +66,20 @@ def _one(word: str, *, models: Sequence[str]) -> tuple[str, Accuracy]:
     try:
         percent = float(value)
     except ValueError:
-        return model, Accuracy(_of_run(Path(value)), value, False)
+        return model, Accuracy(_of_run(Path(value), model=model), value, False)
     if not 1 <= percent <= 100:  # noqa: PLR2004 - a share of one, most likely, below it
         raise ConfigError(f"--accuracy {word}: give percent between 1 and 100, e.g. {model}=79.07")
     return model, Accuracy(percent, "given", False)
 
 
-def _of_run(run: Path) -> float:
-    """Percent, of the run's test split."""
+def _of_run(run: Path, *, model: str) -> float:
+    """Percent, of the test split of a run of this model."""
     card = read_card(run)
     if card.task != "classification":
         raise ConfigError(f"{run} is a run of {card.task}; a figure shows the top-1 accuracy of classifiers")
+    own = card.sizes.get("backbone", card.model)
+    if own != model:
+        raise ConfigError(f"{run} is a run of {own}, not of {model}; give its accuracy to {own}, or another run")
     found = card.metrics.get("test", {}).get(KEY)
     value = found.get("value") if isinstance(found, dict) else found
     if not isinstance(value, int | float):

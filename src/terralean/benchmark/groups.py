@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 import timm
 
@@ -41,6 +42,8 @@ def check_names(names: Sequence[str]) -> None:
     """Raise UnknownName for a name that is neither ours nor timm's."""
     for name in names:
         if name not in MODELS and not timm.is_model(name):
+            if Path(name).is_dir():
+                raise UnknownName(f"{name} is a folder, not the name of a model; a run is measured on images, with --on SCENE")
             known = [*GROUPS, *MODELS, *timm.list_models()]
-            near = get_close_matches(name, known) or [*GROUPS, *sorted(MODELS)]
+            near = get_close_matches(name, known) or [*GROUPS, "see terralean list models"]
             raise UnknownName(f"no model {name!r} here or in timm, and no group; nearest: {', '.join(near)}")

@@ -37,8 +37,8 @@ def check_size(model: nn.Module, *, bands: int, size_px: int, batch: int) -> Non
     except FOREIGN as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ConfigError(
-            f"the network cannot learn from {batch} x {size_px} px (train.batch, data.size_px): {reason}; change data.size_px and "
-            f"data.resize_px, or of a network that is built for one size say this one, model.sizes.image_px={size_px}"
+            f"the network cannot learn from {batch} x {size_px} px (train.batch, data.size_px): {reason}; change data.size_px "
+            f"and data.resize_px, or of a network that is built for one size say this one, model.sizes.image_px={size_px}"
             f"{', or raise train.batch' if batch == 1 else ''}"
         ) from error
 
