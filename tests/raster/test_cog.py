@@ -191,3 +191,29 @@ def full_disk(path, limits):
     paths = os.pathsep.join(folder for folder in sys.path if folder)
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": paths})
     return done.stdout.splitlines()
+
+
+HIGH = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from terralean.raster.cog import Content, write_cog
+from terralean.raster.grid import Grid
+
+folder, height = Path(sys.argv[1]), 24_000
+content = Content(bands=("percent",), dtype="uint8", nodata=255, overviews="AVERAGE", bits=8)
+rows = content.rows(folder / "rows", width=1500)
+coarse = np.random.default_rng(0).integers(0, 100, (1, 3000, 188), dtype=np.uint8)
+for row in range(0, 3000, 100):
+    rows.append(coarse[:, row : row + 100].repeat(8, axis=1).repeat(8, axis=2)[:, :, :1500])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+write_cog(folder / "high.tif", rows, grid=Grid(width=1500, height=height, crs=None), content=content, tags={})
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kB on Linux")
+def test_a_narrow_file_is_made_with_few_blocks_in_memory(tmp_path):
+    """GDAL holds its usual 32 MB of blocks, and as much again around them, if it may: 93 MB here, in place of 64."""
+    done = subprocess.run([sys.executable, "-c", HIGH, tmp_path], capture_output=True, text=True, check=True)
+    assert int(done.stdout) * 1024 < 80e6

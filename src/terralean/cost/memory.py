@@ -65,6 +65,15 @@ def keep_within_memory() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
+def give_back_freed() -> bool:
+    """Have the C library return memory that is no longer used to the system. False where it cannot (not Linux with glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if STATUS.is_file() else None
+    if trim is None:
+        return False
+    trim(0)
+    return True
+
+
 def available_bytes() -> int:
     """Memory that Linux can still give to this process without swapping, its container's limit considered."""
     left = [_field_bytes(SYSTEM, "MemAvailable")]
@@ -84,19 +93,11 @@ def _peak_on_cuda(call: Callable[[], object], device: torch.device) -> int:
 
 
 def _peak_of_process(call: Callable[[], object]) -> int | None:
-    if not _give_back_freed() or not _reset_peak():
+    if not give_back_freed() or not _reset_peak():
         return None
     before = _field_bytes(STATUS, "VmRSS")
     call()
     return max(0, _field_bytes(STATUS, "VmHWM") - before)
-
-
-def _give_back_freed() -> bool:
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is None:
-        return False
-    trim(0)
-    return True
 
 
 def _reset_peak() -> bool:

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 BLOCK = 512
 CACHE_BYTES = 32 * 2**20  # GDAL would keep up to 5 % of the machine's memory in blocks it never reads again
+LEAST_CACHE_BYTES = 4 * 2**20
 PREDICTOR = {"i": "2", "u": "2", "f": "3"}
 GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "float32": "Float32"}
 COLOURS = 256  # of a table
@@ -68,7 +69,7 @@ def write_cog(path: Path, rows: RowFile, *, grid: Grid, content: Content, tags: 
     """
     vrt = rows.path.with_name(f"{rows.path.name}.vrt")
     vrt.write_text(_vrt(rows, grid=grid, content=content, tags=tags), encoding="utf-8")
-    with bounded_cache(), warnings.catch_warnings():
+    with bounded_cache(_blocks_bytes(rows)), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a scene without a place makes a map without one
         copy_raster(vrt, path, driver="COG", **_cog_options(content))
         _check(path, rows, grid=grid)
@@ -161,9 +162,14 @@ def remove_empty(folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def bounded_cache() -> rasterio.Env:
+def bounded_cache(most: int = CACHE_BYTES) -> rasterio.Env:
     """An Env in which GDAL holds few blocks, unless the user has said how many."""
-    return rasterio.Env() if "GDAL_CACHEMAX" in os.environ else rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES)
+    return rasterio.Env() if "GDAL_CACHEMAX" in os.environ else rasterio.Env(GDAL_CACHEMAX=most)
+
+
+def _blocks_bytes(rows: RowFile) -> int:
+    """What GDAL may hold while it copies rows: those of two rows of blocks. Of narrow files more would be kept for nothing."""
+    return min(max(2 * BLOCK * rows.row_bytes, LEAST_CACHE_BYTES), CACHE_BYTES)
 
 
 def rows_bytes(grid: Grid, content: Content) -> int:
