@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from terralean.errors import ConfigError, MissingExtra, MissingFile, OutputFailed, RunError
+from terralean.cost.memory import process_bytes
+from terralean.errors import ConfigError, MissingExtra, MissingFile, OutputFailed, RunError, SizeError
 from terralean.mapping import processes
 from terralean.mapping.cluster import Machine, processors_each
 from terralean.mapping.hand import Order
@@ -159,10 +161,12 @@ if __name__ == "__main__":
     begun = {path.name for path in (tmp_path / "maps").iterdir()}
     assert 0 < len({name[0] for name in begun}) <= 2  # of four scenes
     again = {"out": tmp_path / "maps", "config": CONFIG, "many": ManyConfig()}
-    unfinished = [source for source in good(scenes) if f"{source.stem}_map.tif" not in begun]
-    results, failed = map_many(functools.partial(load, untrained), unfinished, device="cpu", **again)
+    results, failed = map_many(functools.partial(load, untrained), good(scenes), device="cpu", **again)
     assert not failed
-    assert len(results) >= 2
+    assert len(results) == 4
+    assert {one.path for one in results if one.resumed_share == 1} >= {
+        str(tmp_path / "maps" / name) for name in begun if name.endswith("_map.tif")
+    }
     assert bytes_of(tmp_path / "maps") == bytes_of(alone)
 
 
@@ -171,8 +175,13 @@ def test_each_process_has_its_share_of_the_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert [one.config.workers for one in share_out(order, jobs=3)] == [2, 2, 2]
-    asked = Order(load=order.load, device="cpu", out=tmp_path, config=MapConfig(workers=5, memory_bytes=1000))
-    assert [(one.config.workers, one.config.memory_bytes) for one in share_out(asked, jobs=2)] == [(5, 500), (5, 500)]
+    asked = Order(load=order.load, device="cpu", out=tmp_path, config=MapConfig(workers=5, memory_bytes=10**10))
+    shares = share_out(asked, jobs=2)
+    assert [one.config.workers for one in shares] == [5, 5]
+    own = 10**10 - sum(one.config.memory_bytes for one in shares)  # this process takes memory, too
+    assert own == pytest.approx(process_bytes(), rel=0.05)
+    with pytest.raises(SizeError, match=r"2 jobs are started by a process that holds .*, --memory allows 1\.0 MB; allow more"):
+        share_out(replace(asked, config=MapConfig(memory_bytes=10**6)), jobs=2)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [one.device for one in share_out(order, jobs=3)] == ["cuda:0", "cuda:1", "cuda:0"]
     assert [one.device for one in share_out(asked, jobs=2)] == ["cpu", "cpu"]

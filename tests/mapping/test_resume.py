@@ -14,9 +14,13 @@ import rasterio
 import torch
 
 from terralean.errors import JobError, OutputFailed, UnreadableScene
+from terralean.mapping.facts import scene_facts
+from terralean.mapping.job import _differences
 from terralean.mapping.run import MapConfig, map_scene
 from terralean.predict import Predictor, load
 from terralean.raster.grid import Grid
+from terralean.raster.scene import open_scene
+from terralean.raster.source import Source
 from terralean.raster.write import write_scene
 from terralean.spec import Bands
 
@@ -89,7 +93,7 @@ POINTS = {
     "after replace scene_map.qml": 1.0,  # some files have their names
     "before replace scene_map.tif": 1.0,  # all but the last
     "after replace scene_map.tif": 1.0,
-    "after rmdir whole": "all was done",
+    "after rmdir whole": 1.0,
 }
 
 
@@ -191,6 +195,42 @@ def test_a_map_of_another_model_or_scene_is_refused(predictor, scene, tmp_path):
     file = rf"path {path}, bytes \d+, modified \S+"
     with pytest.raises(JobError, match=rf"scene\.files was {file}, is {file}; give what it was begun with to go on"):
         map_scene(predictor, path, out=tmp_path / "maps", config=CONFIG)
+
+
+def test_a_virtual_raster_is_another_scene_when_a_file_in_it_changes(predictor, tmp_path):
+    path, mosaic, out = tmp_path / "tiles" / "tile.tif", tmp_path / "mosaic.vrt", tmp_path / "maps"
+    write_scene(path, values(), grid=GRID, bands=RGB, nodata=0)
+    rasterio.shutil.copy(path, mosaic, driver="VRT")
+    with pytest.raises(KeyboardInterrupt):
+        map_scene(predictor, mosaic, out=out, config=CONFIG, progress=stop_after(0.3))
+    (tmp_path / "tiles" / "tile.tif.aux.xml").write_text("<PAMDataset></PAMDataset>")  # what a program shows it by
+    with pytest.raises(KeyboardInterrupt):
+        map_scene(predictor, mosaic, out=out, config=CONFIG, progress=stop_after(0.7))
+    write_scene(path, values(seed=1), grid=GRID, bands=RGB, nodata=0)
+    with pytest.raises(JobError, match=r"scene\.files was path \S*tile\.tif, bytes \d+, modified \S+, is path \S*tile\.tif"):
+        map_scene(predictor, mosaic, out=out, config=CONFIG)
+
+
+def test_a_link_that_was_signed_again_is_the_same_file(scene):
+    with open_scene(scene) as opened:
+        signed = "/vsicurl/https://a.example/b.tif?st=2026-01-01&sig=%s"
+        one, other = (scene_facts(replace(opened, source=Source(signed % key))) for key in ("abc", "xyz"))
+        assert one == other
+        assert one["files"][0]["path"] == "/vsicurl/https://a.example/b.tif"
+        asked = "/vsicurl/https://a.example/get?file=%s.tif"
+        one, other = (scene_facts(replace(opened, source=Source(asked % key))) for key in ("abc", "xyz"))
+        assert one != other
+
+
+def test_of_many_files_those_that_differ_are_told():
+    before, now = ([{"path": f"{n}.tif", "bytes": n + (m if n > 5 else 0)} for n in range(10)] for m in (0, 1))
+    (told,) = _differences({"files": before}, {"files": now})
+    assert told == (
+        "files was path 6.tif, bytes 6 and path 7.tif, bytes 7 and 2 more, "
+        "is path 6.tif, bytes 7 and path 7.tif, bytes 8 and 2 more"
+    )
+    (told,) = _differences({"files": before[:1]}, {"files": before[:2]})
+    assert told == "files was without these, is path 1.tif, bytes 1"
 
 
 def test_another_format_of_polygons_is_another_map(predictor, scene, tmp_path):

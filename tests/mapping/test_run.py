@@ -1,15 +1,21 @@
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
 import torch
 from rasterio.crs import CRS
+from torch import nn
 
-from terralean.errors import BandMismatch, ConfigError, MissingFile, OutputFailed, UnreadableScene
+from terralean.errors import BandMismatch, ConfigError, MissingFile, OutputFailed, SizeError, UnreadableScene
 from terralean.mapping.many import map_scenes
 from terralean.mapping.plan import Plan
 from terralean.mapping.run import MapConfig, map_scene
 from terralean.mapping.strips import strips
-from terralean.predict import load
+from terralean.predict import Predictor, load
 from terralean.raster.grid import Grid, Window
 from terralean.raster.polygons import burn_polygons
 from terralean.raster.scene import open_scene
@@ -177,8 +183,65 @@ def test_existing_maps_are_kept_unless_told(predictor, tmp_path):
     path = write(tmp_path / "scene.tif", values())
     map_scene(predictor, path, out=tmp_path, config=MapConfig())
     with pytest.raises(OutputFailed, match="say --overwrite"):
-        map_scene(predictor, path, out=tmp_path, config=MapConfig())
-    map_scene(predictor, path, out=tmp_path, config=MapConfig(overwrite=True))
+        map_scene(predictor, path, out=tmp_path, config=MapConfig(overlap_px=8))
+    map_scene(predictor, path, out=tmp_path, config=MapConfig(overlap_px=8, overwrite=True))
+
+
+def test_what_is_read_is_never_replaced(predictor, tmp_path):
+    path, other = write(tmp_path / "scene.tif", values()), write(tmp_path / "scene_scores.tif", values(seed=1))
+    before = other.read_bytes()
+    config = MapConfig(scores=True, overwrite=True)
+    with pytest.raises(OutputFailed, match=r"scene_scores\.tif is read for this map, and would be replaced by a part of it"):
+        map_scenes(predictor, [path, other], out=tmp_path, config=config)
+    area = replace(config, scores=False, polygons="gpkg", aoi=str(tmp_path / "scene_polygons.gpkg"))
+    with pytest.raises(OutputFailed, match=r"scene_polygons\.gpkg is read for this map"):
+        map_scenes(predictor, [path], out=tmp_path, config=area)
+    assert other.read_bytes() == before
+    assert not (tmp_path / "scene_map.tif").exists()
+
+
+def test_files_of_an_earlier_map_are_told_of(predictor, tmp_path, caplog):
+    path = write(tmp_path / "scene.tif", values())
+    map_scene(predictor, path, out=tmp_path, config=MapConfig(scores=True, polygons="fgb"))
+    assert "earlier map" not in caplog.text
+    map_scene(predictor, path, out=tmp_path, config=MapConfig(scores=True, confidence=True, polygons="gpkg", overwrite=True))
+    assert "scene_map.tif: scene_polygons.fgb of an earlier map stay as they are; delete them" in caplog.text
+
+
+def test_what_was_not_yet_written_into_old_polygons_is_not_written_into_the_new_ones(predictor, tmp_path):
+    """A program that shows a GeoPackage may leave changes beside it that are for that file alone."""
+    path, old = write(tmp_path / "scene.tif", values()), tmp_path / "scene_polygons.gpkg"
+    map_scene(predictor, path, out=tmp_path, config=MapConfig(polygons="gpkg"))
+    with closing(sqlite3.connect(old)) as shown:
+        shown.execute("PRAGMA journal_mode=WAL")
+        for (trigger,) in shown.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            shown.execute(f'DROP TRIGGER "{trigger}"')  # they call what GDAL alone has
+        shown.execute("UPDATE classes SET class = 'edited'")
+        shown.commit()
+        left = {ending: Path(f"{old}{ending}").read_bytes() for ending in ("-wal", "-shm")}
+    for ending, content in left.items():
+        Path(f"{old}{ending}").write_bytes(content)
+    map_scene(predictor, path, out=tmp_path, config=MapConfig(polygons="gpkg", overwrite=True))
+    with closing(sqlite3.connect(old)) as shown:
+        names = {name for (name,) in shown.execute("SELECT class FROM classes")}
+    assert names and names <= set(predictor.card.classes.names)
+
+
+class Greedy(nn.Module):
+    """Wants a million times the memory of a machine."""
+
+    def forward(self, image):
+        return torch.empty(2**56).reshape(image.shape)
+
+
+def test_memory_that_runs_out_is_told_with_what_takes_less(predictor, tmp_path):
+    path = write(tmp_path / "scene.tif", values())
+    greedy = Predictor(Greedy(), predictor.card, device=torch.device("cpu"), precision="fp32")
+    with pytest.raises(SizeError, match=r"memory ran out on cpu with 1 workers and batches of 4 .*try --workers 1 --batch 2"):
+        map_scene(greedy, path, out=tmp_path / "maps", config=MapConfig(workers=1))
+    results, failed = map_scenes(greedy, [path, tmp_path / "missing.tif"], out=tmp_path / "maps", config=MapConfig())
+    assert (results, len(failed)) == ([], 2)
+    assert not (tmp_path / "maps").exists()
 
 
 def test_two_scenes_of_one_name_are_refused_before_the_first_is_mapped(predictor, tmp_path):

@@ -3,6 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
+import rasterio
 
 from terralean.errors import BandMismatch, ConfigError, GridMismatch, MissingFile
 from terralean.mapping.scenes import ScenesConfig, find_scenes
@@ -54,6 +55,18 @@ def test_paths_patterns_and_lists_in_order(tmp_path, monkeypatch):
     listed = find_scenes(["@list.txt", "missing.tif"])
     assert names(listed) == ["deep/c.tif", "a.tif", "/vsicurl/https://a.example/d.tif?x=1", "missing.tif"]
     assert [source.stem for source in listed[:2]] == ["c", "a"]
+
+
+def test_patterns_leave_out_maps_that_were_made_of_what_they_match(tmp_path):
+    for name in ("a", "a_map", "b_map"):
+        write(tmp_path / f"{name}.tif")
+    (tmp_path / "c_map.tif").write_text("no raster")
+    with rasterio.open(tmp_path / "a_map.tif", "r+") as dataset:
+        dataset.update_tags(TERRALEAN_MODEL="lemevit_tiny")
+    assert [source.stem for source in find_scenes([tmp_path / "*.tif"])] == ["a", "b_map", "c_map"]
+    assert [source.stem for source in find_scenes([tmp_path / "a_map.tif"])] == ["a_map"]
+    with pytest.raises(MissingFile, match=r"a_\*\.tif matches nothing but maps that were made here"):
+        find_scenes([tmp_path / "a_*.tif"])
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,12 @@ def test_what_a_budget_needs_is_told(run, untrained, recogniser, scene, tmp_path
             fitted(run, scene, "1h", out=tmp_path, config=config)
 
 
+def test_an_exported_model_has_nothing_to_choose(exported, scene, tmp_path):
+    folder = exported("torch")
+    with pytest.raises(ConfigError, match=r"is an exported model, whose precision .* are built in, and --budget chooses them"):
+        fitted(folder, scene, "1h", out=tmp_path)
+
+
 def test_maps_are_made_with_what_was_chosen_and_failures_are_told(run, scene, tmp_path, caplog):
     caplog.set_level("INFO", "terralean.mapping.within")
     other = tmp_path / "other.tif"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from terralean.cost.memory import available_bytes, process_bytes
 from terralean.errors import ConfigError, SizeError
@@ -21,6 +24,7 @@ from terralean.weights.card import MIN_TILE_PX
 log = logging.getLogger(__name__)
 
 SIZE = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
+ALLOCATOR = "DefaultCPUAllocator"  # how torch's error begins where a CPU has no more memory; it has no class of its own
 POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -65,6 +69,22 @@ def prepared(work: Work, job: Job, limits: Limits, *, target: Path) -> Work:
         there = written_size((base or 0) + available_bytes()).replace(" ", "")
         log.warning("%s: there is less memory than that, %s; say --memory %s to keep to it", work.scene.path, there, there)
     return work
+
+
+@contextmanager
+def enough_memory(work: Work) -> Iterator[None]:
+    """Within it, memory that runs out is a SizeError that says what takes less."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or ALLOCATOR in str(error)):
+            raise
+        smaller = next(_smaller(work), None)
+        fix = f"try {smaller[0]}" if smaller else "map a part of it with --aoi, or on a larger machine"
+        raise SizeError(
+            f"{work.scene.path}: memory ran out on {work.predictor.device} with {work.crew.workers} workers and batches of "
+            f"{work.crew.batch} ({str(error).strip().partition(chr(10))[0] or type(error).__name__}); {fix}"
+        ) from error
 
 
 def memory_bytes(work: Work, *, tried: Tried | None, base: int, outlining: int) -> int:

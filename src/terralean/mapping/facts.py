@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +14,8 @@ import terralean
 from terralean.mapping.work import Work
 from terralean.predict import Predictor
 from terralean.raster.scene import Scene
+
+SIGNATURE = re.compile(r"\?(?=(.*&)?(sig|signature|x-amz-signature|x-goog-signature|token)=).*", re.IGNORECASE)  # it expires
 
 
 def facts_of(predictor: Predictor, work: Work, *, files: Sequence[str], min_area_m2: float | None = None) -> dict[str, Any]:
@@ -54,7 +57,7 @@ def _file(path: str) -> dict[str, Any]:
     local = os.path.exists(path)
     found = os.stat(path) if local else None
     return {
-        "path": os.path.abspath(path) if local else path,
+        "path": os.path.abspath(path) if local else SIGNATURE.sub("", path),
         "bytes": None if found is None else found.st_size,
         "modified": None if found is None else datetime.fromtimestamp(found.st_mtime, UTC).isoformat(),
     }

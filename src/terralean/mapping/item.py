@@ -17,7 +17,7 @@ from terralean.mapping.scenes import SceneSource
 from terralean.predict import Predictor
 from terralean.raster.acquired import Acquired
 from terralean.raster.cog import Content
-from terralean.raster.footprint import Extent, footprint
+from terralean.raster.footprint import Extent, Footprint, footprint
 from terralean.raster.grid import Grid
 from terralean.raster.scene import Scene
 from terralean.raster.stac_item import Link, MapFacts, MapFile, map_item, write_item
@@ -77,24 +77,28 @@ def write_map_item(
     extent = Extent()
     for rows in labels:
         extent.write(rows)
-    facts = MapFacts(
-        name=path.stem,
+    facts = _facts(path.stem, footprint(extent.hull, grid), grid=grid, classes=classes, totals=totals, origin=origin)
+    assets = {
+        key: MapFile(path=file, title=TITLES[key], roles=ROLES.get(key, ("metadata",)), content=content)
+        for key, (file, content) in files.items()
+    }
+    write_item(path, map_item(facts, assets, out=out))
+
+
+def _facts(name: str, place: Footprint, *, grid: Grid, classes: Classes, totals: Totals, origin: Origin) -> MapFacts:
+    return MapFacts(
+        name=name,
         title=f"Map of {origin.scene}",
         grid=grid,
         classes=classes,
         counts=totals.pixels,
-        footprint=footprint(extent.hull, grid),
+        footprint=place,
         acquired=origin.acquired,
         software={"terralean": terralean.__version__, "torch": str(torch.__version__), "GDAL": rasterio.__gdal_version__},
         lineage=origin.lineage,
         links=origin.links,
         sensor=origin.sensor,
     )
-    assets = {
-        key: MapFile(path=file, title=TITLES[key], roles=ROLES.get(key, ("metadata",)), content=content)
-        for key, (file, content) in files.items()
-    }
-    write_item(path, map_item(facts, assets, out=out))
 
 
 def _model_links(predictor: Predictor) -> Iterator[Link]:

@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 CARD, JOURNAL, WHOLE = "job.json", "journal.jsonl", "whole"
 REPLACED = " if the scene can be read as it is; where its file is replaced, say --overwrite"
-SHOWN = 6  # differences between two jobs
+UNWRITTEN = ("-wal", "-shm", "-journal")  # endings of files that SQLite keeps beside its own
+SHOWN, FILES_SHOWN = 6, 2  # differences between two jobs, and files in one of them
 FINGERPRINT, SHORT = 64, 12  # digits of a fingerprint, and those that are told
 
 
@@ -127,7 +128,10 @@ class Job:
         if not self.named:
             self._journal.append({"named": sorted(file.name for file in folder.iterdir())})
         files = sorted(folder.iterdir(), key=lambda file: (file.name == last, file.name))
-        name_files([(file, self.folder.parent / file.name) for file in files])
+        targets = [self.folder.parent / file.name for file in files]
+        for target in targets:
+            _remove_unwritten(target)
+        name_files(list(zip(files, targets, strict=True)))
         self.forget()
 
     def forget(self) -> None:
@@ -181,14 +185,19 @@ def open_job(folder: Path, order: Order, *, overwrite: bool, target: Path) -> It
             log.warning("%s%s", _left(job), REPLACED if isinstance(error, UnreadableScene) else "")
         raise
     finally:
-        if job is not None:
-            job.close()
-        if lock is not None and (not (folder / CARD).exists() or (job is not None and not job.done)):
-            _forget(folder)
-        if lock is not None:
-            lock.release()
+        _let_go(folder, lock, job)
         if not folder.exists():
             remove_empty(missing)
+
+
+def _let_go(folder: Path, lock: Lock | None, job: Job | None) -> None:
+    """Close what is open, and leave no folder that nothing can go on from."""
+    if job is not None:
+        job.close()
+    if lock is not None:
+        if not (folder / CARD).exists() or (job is not None and not job.done):
+            _forget(folder)
+        lock.release()
 
 
 def _left(job: Job | None) -> str:
@@ -237,13 +246,19 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], *, prefix: s
         if isinstance(one, dict) and isinstance(other, dict):
             yield from _differences(one, other, prefix=f"{prefix}{key}.")
         elif one != other:
-            yield f"{prefix}{key} was {_words(one)}, is {_words(other)}"
+            yield f"{prefix}{key} was {_words(one, other)}, is {_words(other, one)}"
 
 
-def _words(fact: Any) -> str:
-    """A fact as people read it: files by their name, size and time, and of a fingerprint what is enough to tell two apart."""
+def _words(fact: Any, other: Any) -> str:
+    """A fact as people read it: files by their name, size and time, and of a fingerprint what is enough to tell two apart.
+
+    Of many files those that are not in the other fact.
+    """
     if isinstance(fact, list) and fact and all(isinstance(one, dict) for one in fact):
-        return " and ".join(", ".join(f"{key} {value}" for key, value in one.items() if value is not None) for one in fact)
+        only = [one for one in fact if one not in (other or [])]
+        files = [", ".join(f"{key} {value}" for key, value in one.items() if value is not None) for one in only]
+        more = f" and {len(files) - FILES_SHOWN} more" if len(files) > FILES_SHOWN else ""
+        return " and ".join(files[:FILES_SHOWN]) + more or "without these"
     if isinstance(fact, str) and len(fact) == FINGERPRINT:
         return fact[:SHORT]
     return json.dumps(fact)
@@ -253,6 +268,13 @@ def _forget(folder: Path) -> None:
     """Remove a folder; without its first file it is no job any more."""
     (folder / CARD).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_unwritten(target: Path) -> None:
+    """What a program that had an earlier GeoPackage open did not write into it: SQLite would write it into the new one."""
+    if target.suffix == ".gpkg":
+        for ending in UNWRITTEN:
+            _remove(target.with_name(target.name + ending))
 
 
 def _remove(path: Path) -> None:

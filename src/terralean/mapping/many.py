@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -9,12 +10,14 @@ from pathlib import Path
 
 import torch
 
-from terralean.errors import ConfigError, OutputFailed, TerraleanError
+from terralean.cost.memory import process_bytes
+from terralean.errors import ConfigError, OutputFailed, SizeError, TerraleanError
 from terralean.mapping import cluster, processes
 from terralean.mapping.crew import default_workers
+from terralean.mapping.estimate import written_size
 from terralean.mapping.hand import Load, Order, Outcome, outcome
 from terralean.mapping.progress import Progress
-from terralean.mapping.run import MapConfig, MapResult, map_path
+from terralean.mapping.run import MapConfig, MapResult, map_path, targets_of
 from terralean.mapping.scenes import SceneSource, as_source
 from terralean.predict import Predictor
 
@@ -44,7 +47,7 @@ def map_scenes(
     A single scene's mistake is raised.
     """
     sources = [as_source(scene) for scene in scenes]
-    check_targets(sources, out=out)
+    check_targets(sources, out=out, config=config)
 
     def found() -> Iterator[tuple[int, Outcome]]:
         for index, source in enumerate(sources):
@@ -73,7 +76,7 @@ def map_many(
     mapped again. On a cluster all machines must see the scenes, the run and `out` under the same paths.
     """
     sources, jobs = [as_source(scene) for scene in scenes], min(many.jobs or 1, len(scenes))
-    check_targets(sources, out=out)
+    check_targets(sources, out=out, config=config)
     if many.cluster is None and jobs == 1:
         return map_scenes(load(device=device), sources, out=out, config=config, progress=progress)
     order, together = Order(load=load, device=device, out=out, config=config), Together(len(sources), progress)
@@ -86,20 +89,34 @@ def map_many(
 
 
 def share_out(order: Order, *, jobs: int) -> list[Order]:
-    """An order for each process: its share of the processors and of the memory, and one of the GPUs in turn."""
+    """An order for each process: its share of the processors and of the memory, and one of the GPUs in turn.
+
+    What this process itself holds is taken off the memory. Raises SizeError where nothing is left.
+    """
     gpus, device, config = torch.cuda.device_count(), order.device, order.config
     workers = config.workers
     if workers is None and (device == "cpu" or (device is None and not gpus)):
         workers = max(1, default_workers(torch.device("cpu")) // jobs)
-    memory = None if config.memory_bytes is None else config.memory_bytes // jobs
+    memory = None if config.memory_bytes is None else _share(config.memory_bytes, jobs=jobs)
     config = replace(config, workers=workers, memory_bytes=memory)
     several = device in (None, "cuda") and gpus > 1
     return [replace(order, device=f"cuda:{i % gpus}" if several else device, config=config) for i in range(jobs)]
 
 
-def check_targets(sources: Sequence[SceneSource], *, out: Path) -> None:
-    """Raise OutputFailed where two scenes would be written to one map."""
+def _share(memory_bytes: int, *, jobs: int) -> int:
+    own = process_bytes() or 0
+    if memory_bytes <= own:
+        raise SizeError(
+            f"{jobs} jobs are started by a process that holds {written_size(own)} itself, --memory allows "
+            f"{written_size(memory_bytes)}; allow more"
+        )
+    return (memory_bytes - own) // jobs
+
+
+def check_targets(sources: Sequence[SceneSource], *, out: Path, config: MapConfig) -> None:
+    """Raise OutputFailed where two scenes would be written to one map, or a map in the place of what is read for it."""
     taken: dict[Path, SceneSource] = {}
+    read = {os.path.realpath(path) for path in (*(source.path for source in sources), config.aoi) if path is not None}
     for source in sources:
         target = map_path(source, out=out)
         other = taken.get(target)
@@ -110,6 +127,9 @@ def check_targets(sources: Sequence[SceneSource], *, out: Path) -> None:
                 f"{other.name} and {source.name} would both be written to {target}; map them to different folders"
             )
         taken[target] = source
+        for path in targets_of(source, out=out, config=config).paths:
+            if os.path.realpath(path) in read:
+                raise OutputFailed(f"{path} is read for this map, and would be replaced by a part of it; choose another --out")
 
 
 class Together:

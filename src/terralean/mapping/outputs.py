@@ -123,25 +123,21 @@ def _make_table(job: Job, target: Path, legend: Legend) -> None:
 
 
 def _make_envi(job: Job, target: Path, legend: Legend) -> None:
-    step = max(1, AT_ONCE_PX // legend.grid.width)
-    heights = ((row, min(step, legend.grid.height - row)) for row in range(0, legend.grid.height, step))
     with job.making(target.name) as path:
         if path is not None:
-            strips = (job.rows["classes"].read(row, height)[0] for row, height in heights)
-            write_classification(path, strips, grid=legend.grid, classes=legend.classes, overwrite=True)
+            labels = _read(job, "classes", legend.grid)
+            write_classification(path, labels, grid=legend.grid, classes=legend.classes, overwrite=True)
 
 
 def _make_item(job: Job, targets: Targets, legend: Legend, totals: Totals, origin: Origin) -> None:
     """After all other files, whose checksums are in it."""
     assert targets.stac is not None
-    step = max(1, AT_ONCE_PX // legend.grid.width)
-    heights = ((row, min(step, legend.grid.height - row)) for row in range(0, legend.grid.height, step))
     with job.making(targets.stac.name) as path:
         if path is not None:
             write_map_item(
                 path,
                 {key: (path.with_name(name), job.contents.get(kind)) for key, (name, kind) in _described(targets).items()},
-                labels=(job.rows["classes"].read(row, height)[0] for row, height in heights),
+                labels=_read(job, "classes", legend.grid),
                 grid=legend.grid,
                 classes=legend.classes,
                 totals=totals,
@@ -163,10 +159,17 @@ def _described(targets: Targets) -> dict[str, tuple[str, str]]:
 
 def _both(job: Job, name: str, grid: Grid) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[Any]]]:
     """Classes and what else is known, some rows at a time, and the number of the first."""
+    row = 0
+    for classes, others in zip(_read(job, "classes", grid), _read(job, name, grid), strict=True):
+        yield row, classes, others
+        row += len(classes)
+
+
+def _read(job: Job, name: str, grid: Grid) -> Iterator[NDArray[Any]]:
+    """The first band of the rows of a file, some (h, w) at a time."""
     step = max(1, AT_ONCE_PX // grid.width)
     for row in range(0, grid.height, step):
-        height = min(step, grid.height - row)
-        yield row, job.rows["classes"].read(row, height)[0], job.rows[name].read(row, height)[0]
+        yield job.rows[name].read(row, min(step, grid.height - row))[0]
 
 
 def _lines(first: int, classes: NDArray[np.uint8], certainty: NDArray[np.uint16], legend: Legend) -> Iterator[tuple[Any, ...]]:

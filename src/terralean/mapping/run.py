@@ -6,15 +6,18 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import terralean
+from terralean.cost.memory import give_back_freed
 from terralean.errors import ConfigError, UnreadableScene
+from terralean.mapping.already import Made, find_made
 from terralean.mapping.boxes_run import BoxesConfig, find_boxes
 from terralean.mapping.cells import CellPlan, CellWork
 from terralean.mapping.crew import Crew, default_workers, torch_threads
-from terralean.mapping.estimate import Limits, prepared
+from terralean.mapping.estimate import Limits, enough_memory, prepared
 from terralean.mapping.facts import facts_of
 from terralean.mapping.item import origin_of
 from terralean.mapping.job import Job, Order, open_job
@@ -33,7 +36,7 @@ from terralean.raster.outlines import bytes_needed as outlines_bytes
 from terralean.raster.outlines import check_polygons
 from terralean.raster.pair import find_pair
 from terralean.raster.scene import Scene
-from terralean.raster.write import Totals, count_classes
+from terralean.raster.write import count_classes
 from terralean.spec import check_band_values, check_bands, check_mappable
 from terralean.weights.card import Card
 
@@ -124,36 +127,47 @@ def map_scene(
     its final name.
     """
     began = time.monotonic()
-    card, source = predictor.card, as_source(scene)
-    if card.task == "detection":
+    source = as_source(scene)
+    if predictor.card.task == "detection":
         return _boxes(predictor, source, out=out, config=config, progress=progress)
-    _check_dates(card, source)
-    make, targets = maker_of(card, config), targets_of(source, out=out, config=config)
-    with source.open(card.bands, bands=config.bands) as opened, bounded_cache(), torch_threads(config.threads):
-        check_contract(opened, card, chosen=config.bands is not None)
-        work = make(predictor, opened, config, targets)
-        if targets.polygons is not None:
-            check_polygons(targets.polygons, grid=work.place, min_area_m2=config.min_area_m2)
-        facts = facts_of(predictor, work, files=[file.name for file in targets.paths], min_area_m2=config.min_area_m2)
-        order = Order(facts=facts, contents=work.contents, width=work.grid.width, heights=work.heights)
-        with open_job(targets.map.with_suffix(".part"), order, overwrite=config.overwrite, target=targets.map) as job:
-            if not (config.overwrite or job.named):
-                check_absent(targets)
-            _predict(job, work, config, targets, progress)
-            totals = count_classes(job.rows["classes"], grid=work.grid, classes=card.classes)
-            if not any(totals.pixels):
+    _check_dates(predictor.card, source)
+    check_task(predictor.card, config)
+    targets = targets_of(source, out=out, config=config)
+    with source.open(predictor.card.bands, bands=config.bands) as opened, bounded_cache(), torch_threads(config.threads):
+        work = work_of(predictor, opened, config, targets)
+        told = _map(work, source, config=config, targets=targets, progress=progress)
+    return replace(told, seconds=round(time.monotonic() - began, 1))
+
+
+def _map(
+    work: Work, source: SceneSource, *, config: MapConfig, targets: Targets, progress: Callable[[Progress], None]
+) -> MapResult:
+    """Make the map of an open scene, or go on with it."""
+    if targets.polygons is not None:
+        check_polygons(targets.polygons, grid=work.place, min_area_m2=config.min_area_m2)
+    predictor, card = work.predictor, work.predictor.card
+    facts = facts_of(predictor, work, files=[file.name for file in targets.paths], min_area_m2=config.min_area_m2)
+    order = Order(facts=facts, contents=work.contents, width=work.grid.width, heights=work.heights)
+    with open_job(targets.map.with_suffix(".part"), order, overwrite=config.overwrite, target=targets.map) as job:
+        if not (config.overwrite or job.named):
+            if (made := find_made(targets.paths, facts, grid=work.grid, classes=card.classes)) is not None:
+                log.info("%s is there already, made of this scene in this way", targets.map)
                 job.forget()
-                raise UnreadableScene(_nothing(opened, config))
-            told = _result(job, work, targets, totals, card)
-            legend = Legend(
-                grid=work.grid,
-                place=work.place,
-                classes=card.classes,
-                tags=_tags(predictor, opened),
-                min_area_m2=config.min_area_m2,
-            )
-            make_files(job, targets, legend, totals, origin_of(source, opened, predictor))
-    return replace(told, scene=source.name, seconds=round(time.monotonic() - began, 1))
+                return _result(made, work, targets, source)
+            check_absent(targets)
+        _tell_of_others(targets, every_target(source, out=targets.map.parent))
+        _predict(job, work, config, targets, progress)
+        work.scene.close()  # its blocks, and what predicting took, are not held while files are made
+        give_back_freed()
+        totals = count_classes(job.rows["classes"], grid=work.grid, classes=card.classes)
+        if not any(totals.pixels):
+            job.forget()
+            raise UnreadableScene(_nothing(work.scene, config))
+        made = Made.of(job, totals)
+        tags = _tags(predictor, work.scene) | made.tags(facts)
+        legend = Legend(grid=work.grid, place=work.place, classes=card.classes, tags=tags, min_area_m2=config.min_area_m2)
+        make_files(job, targets, legend, totals, origin_of(source, work.scene, predictor))
+    return _result(made, work, targets, source)
 
 
 def _check_dates(card: Card, source: SceneSource) -> None:
@@ -177,13 +191,7 @@ def _boxes(
         raise ConfigError(
             f"{predictor.card.model} finds oriented boxes, for which {', '.join(wrong)} has no meaning; leave it out"
         )
-    given: dict[str, Any] = {"bands": config.bands, "aoi": config.aoi}
-    given |= {"tile_px": config.tile_px, "overlap_px": config.overlap_px}
-    given |= {} if config.batch is None else {"batch": config.batch}
-    given |= {} if config.polygons is None else {"format": config.polygons}
-    workers = config.workers if config.workers is not None else default_workers(predictor.device)
-    how = BoxesConfig(workers=workers, threads=config.threads, overwrite=config.overwrite, **given)
-    found = find_boxes(predictor, source, out=out, config=how, progress=progress)
+    found = find_boxes(predictor, source, out=out, config=_boxes_config(config, predictor), progress=progress)
     return MapResult(
         scene=source.name,
         path=found.path,
@@ -198,6 +206,15 @@ def _boxes(
         resumed_share=found.resumed_share,
         seconds=found.seconds,
     )
+
+
+def _boxes_config(config: MapConfig, predictor: Predictor) -> BoxesConfig:
+    given: dict[str, Any] = {"bands": config.bands, "aoi": config.aoi}
+    given |= {"tile_px": config.tile_px, "overlap_px": config.overlap_px}
+    given |= {} if config.batch is None else {"batch": config.batch}
+    given |= {} if config.polygons is None else {"format": config.polygons}
+    workers = config.workers if config.workers is not None else default_workers(predictor.device)
+    return BoxesConfig(workers=workers, threads=config.threads, overwrite=config.overwrite, **given)
 
 
 def make_plan(card: Card, grid: Grid, *, config: MapConfig) -> Plan:
@@ -238,51 +255,42 @@ def check_contract(scene: Scene, card: Card, *, chosen: bool) -> None:
         log.warning("%s: taking, as --bands says, %s", scene.path, told)
 
 
-Make = Callable[[Predictor, Scene, MapConfig, Targets], Work]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Way:
+    """How models of a task make a map."""
+
+    plan: Callable[..., Plan | CellPlan]
+    work: Callable[..., Work]
+    batch: int  # windows predicted at once unless something else is asked for
 
 
-def _pixels(predictor: Predictor, scene: Scene, config: MapConfig, targets: Targets) -> PixelWork:
-    """A class for each pixel."""
+PIXELS = Way(plan=make_plan, work=PixelWork, batch=WINDOWS_AT_ONCE)
+CELLS = Way(plan=make_cell_plan, work=CellWork, batch=VIEWS_AT_ONCE)
+WAYS: Mapping[str, Way] = {"segmentation": PIXELS, "change": PIXELS, "spectral": PIXELS, "classification": CELLS}
+
+
+def work_of(predictor: Predictor, scene: Scene, config: MapConfig, targets: Targets) -> Work:
+    """What is to be done with an open scene. Raises BandMismatch, ConfigError and GridMismatch where that is not possible."""
     card = predictor.card
-    plan = make_plan(card, scene.grid, config=config)
+    way = WAYS[card.task]
+    check_contract(scene, card, chosen=config.bands is not None)
+    lattice = way.plan(card, scene.grid, config=config)
     clip = None if config.aoi is None else read_clip(config.aoi, like=scene.grid, name=scene.path)
-    return PixelWork(
-        predictor=predictor,
-        scene=scene,
-        lattice=plan if clip is None else replace(plan, part=clip.window),
-        clip=clip,
-        crew=_crew(predictor, config, batch=WINDOWS_AT_ONCE),
-        contents=targets.contents(card.classes),
-    )
-
-
-def _cells(predictor: Predictor, scene: Scene, config: MapConfig, targets: Targets) -> CellWork:
-    """A class for each cell."""
-    card = predictor.card
-    plan = make_cell_plan(card, scene.grid, config=config)
-    clip = None if config.aoi is None else read_clip(config.aoi, like=scene.grid, name=scene.path)
-    return CellWork(
-        predictor=predictor,
-        scene=scene,
-        lattice=plan if clip is None else replace(plan, part=clip.window),
-        clip=clip,
-        crew=_crew(predictor, config, batch=VIEWS_AT_ONCE),
-        contents=targets.contents(card.classes),
-    )
-
-
-def _crew(predictor: Predictor, config: MapConfig, *, batch: int) -> Crew:
     workers = config.workers if config.workers is not None else default_workers(predictor.device)
-    return Crew(batch=config.batch or batch, workers=workers, threads=config.threads)
+    return way.work(
+        predictor=predictor,
+        scene=scene,
+        lattice=lattice if clip is None else replace(lattice, part=clip.window),
+        clip=clip,
+        crew=Crew(batch=config.batch or way.batch, workers=workers, threads=config.threads),
+        contents=targets.contents(card.classes),
+    )
 
 
-MAKERS: Mapping[str, Make] = {"segmentation": _pixels, "change": _pixels, "spectral": _pixels, "classification": _cells}
-
-
-def maker_of(card: Card, config: MapConfig) -> Make:
-    """What the card's task does. Raises ConfigError where that cannot be mapped, or not so."""
-    if card.task not in MAKERS:
-        raise ConfigError(f"{card.model} was trained for {card.task}; maps are made by models for {' and '.join(MAKERS)}")
+def check_task(card: Card, config: MapConfig) -> None:
+    """Raise ConfigError where the card's task makes no map, or not what is asked for."""
+    if card.task not in WAYS:
+        raise ConfigError(f"{card.model} was trained for {card.task}; maps are made by models for {' and '.join(WAYS)}")
     if config.table and card.task != "classification":
         raise ConfigError(
             f"a table has a line for each cell, and {card.model} maps single pixels; ask for --polygons or --confidence instead"
@@ -293,7 +301,6 @@ def maker_of(card: Card, config: MapConfig) -> Make:
             "method of token reduction, or take one that needs no training, e.g. --set reduce.method=tome"
         )
     check_mappable(card.classes, where=f"a map by {card.model}")
-    return MAKERS[card.task]
 
 
 def targets_of(source: SceneSource, *, out: Path, config: MapConfig) -> Targets:
@@ -311,6 +318,21 @@ def targets_of(source: SceneSource, *, out: Path, config: MapConfig) -> Targets:
     )
 
 
+def every_target(source: SceneSource, *, out: Path) -> set[Path]:
+    """All files that maps of a scene may have."""
+    all_of = partial(MapConfig, confidence=True, scores=True, compute=True, table=True, stac=True, envi=True)
+    return {path for form in get_args(Polygons) for path in targets_of(source, out=out, config=all_of(polygons=form)).paths}
+
+
+def _tell_of_others(targets: Targets, every: set[Path]) -> None:
+    """Warn of files that would lie beside the map and tell of another one."""
+    others = sorted(path.name for path in every - set(targets.paths) if path.exists())
+    if others:
+        log.warning(
+            "%s: %s of an earlier map stay as they are; delete them, or ask for them, too", targets.map, ", ".join(others)
+        )
+
+
 def _predict(job: Job, work: Work, config: MapConfig, targets: Targets, progress: Callable[[Progress], None]) -> None:
     """Make the rows that are not there yet."""
     meter = Meter(work.place, scene=work.scene.path, resumed_rows=job.rows_done)
@@ -319,24 +341,26 @@ def _predict(job: Job, work: Work, config: MapConfig, targets: Targets, progress
         return
     outlining = outlines_bytes(work.grid) if targets.polygons is not None else 0
     limits = Limits(memory_bytes=config.memory_bytes, workers_given=config.workers is not None, outlining_bytes=outlining)
-    work = prepared(work, job, limits, target=targets.map)
-    with Stages() as stages:
+    with enough_memory(work), Stages() as stages:
+        work = prepared(work, job, limits, target=targets.map)
         for piece in work.finished(stages, done=job.done):
             job.keep(piece)
             progress(meter.at(job.rows_done))
 
 
-def _result(job: Job, work: Work, targets: Targets, totals: Totals, card: Card) -> MapResult:
+def _result(made: Made, work: Work, targets: Targets, source: SceneSource) -> MapResult:
+    """But for the seconds."""
+    totals, names = made.totals, work.predictor.card.classes.names
     valid = sum(totals.pixels)
     return MapResult(
-        scene=work.scene.path,
+        scene=source.name,
         path=str(targets.map),
         width_px=work.grid.width,
         height_px=work.grid.height,
         cell_px=work.cell_px,
         valid_share=valid / work.grid.window.pixels,
         area_km2=None if totals.area_m2 is None else round(sum(totals.area_m2) / 1e6, 12),
-        class_share={name: round(count / valid, 6) for name, count in zip(card.classes.names, totals.pixels, strict=True)},
+        class_share={name: round(count / valid, 6) for name, count in zip(names, totals.pixels, strict=True)},
         confidence=_said(targets.confidence),
         scores=_said(targets.scores),
         compute=_said(targets.compute),
@@ -344,9 +368,9 @@ def _result(job: Job, work: Work, targets: Targets, totals: Totals, card: Card) 
         table=_said(targets.table),
         stac=_said(targets.stac),
         envi=_said(targets.envi),
-        windows=job.windows,
-        compute_share=round(job.kept_sum / job.windows, 6) if targets.compute is not None else None,
-        resumed_share=round(job.resumed_rows / job.height, 6),
+        windows=made.windows,
+        compute_share=made.compute_share,
+        resumed_share=made.resumed_share,
         seconds=0.0,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import logging
 import os
 import re
 from collections import Counter
@@ -11,18 +12,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from terralean.errors import BandMismatch, ConfigError, MissingFile, TerraleanError
+from terralean.errors import BandMismatch, ConfigError, MissingFile, TerraleanError, UnreadableScene
 from terralean.raster.acquired import Acquired, acquired
 from terralean.raster.cube_config import told
 from terralean.raster.pair import Pair, find_pair
 from terralean.raster.scene import Scene, open_scene
-from terralean.raster.source import CONNECTION, named_part
+from terralean.raster.source import CONNECTION, Source, named_part
 from terralean.raster.stac_item import Link
 from terralean.raster.stac_search import Item, find_parts, images, is_stac, read_items
 from terralean.raster.stack import open_stack, renamed
 from terralean.spec import Bands
 
+log = logging.getLogger(__name__)
+
 BESIDE = re.compile(r"\.(aux\.xml|ovr|msk|qml|tfw|wld|prj|part)$", re.IGNORECASE)  # what lies beside rasters and is none
+MAP, MODEL = re.compile(r"_(map|confidence|scores|compute)\.tif$"), "TERRALEAN_MODEL"  # names, and a tag, of maps
 GEOTIFF = "image/tiff; application=geotiff"
 NO_FILE_NAME = re.compile(r"[^\w.+-]+")
 
@@ -207,11 +211,28 @@ def _lines(path: str) -> list[str]:
 
 
 def _matching(pattern: str) -> list[str]:
-    """Files of a pattern, sorted, less what only lies beside rasters."""
-    found = sorted(path for path in glob.glob(pattern, recursive=True) if not BESIDE.search(path) and os.path.isfile(path))
-    if not found:
+    """Files of a pattern, sorted, less what only lies beside rasters, and maps that were made of them."""
+    files = sorted(path for path in glob.glob(pattern, recursive=True) if not BESIDE.search(path) and os.path.isfile(path))
+    found = [path for path in files if not (MAP.search(path) and _is_ours(path))]
+    if not files:
         raise MissingFile(f"{pattern} matches no file; check the pattern, and that it is quoted if the list is long")
+    if not found:
+        raise MissingFile(f"{pattern} matches nothing but maps that were made here; give a pattern of scenes, or name them")
+    if len(found) < len(files):
+        log.info("%s: %d maps that were made here are left out", pattern, len(files) - len(found))
     return found
+
+
+def _is_ours(path: str) -> bool:
+    """Whether a raster is a map, or lies beside one."""
+    source = Source(path)
+    try:
+        with source.dataset() as dataset:
+            return MODEL in dataset.tags()
+    except UnreadableScene:
+        return False
+    finally:
+        source.close()
 
 
 def _absolute(path: str) -> str:

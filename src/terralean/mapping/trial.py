@@ -23,7 +23,7 @@ from terralean.mapping.job import Order, open_job
 from terralean.mapping.outputs import Legend, make_files
 from terralean.mapping.pixels import PixelWork
 from terralean.mapping.plan import Plan
-from terralean.mapping.run import MapConfig, check_contract, maker_of, targets_of
+from terralean.mapping.run import MapConfig, check_task, targets_of, work_of
 from terralean.mapping.scenes import SceneSource
 from terralean.mapping.stages import Stages
 from terralean.mapping.work import Finished
@@ -84,7 +84,6 @@ def try_out(
     """
     card = predictor.card
     with source.open(card.bands, bands=config.bands) as scene, bounded_cache(), torch_threads(config.threads):
-        check_contract(scene, card, chosen=config.bands is not None)
         work = _pixel_work(predictor, scene, source=source, config=config)
         held = _Held(scene, work)
         if not held.windows.any():
@@ -101,8 +100,8 @@ def try_out(
 def _pixel_work(predictor: Predictor, scene: Scene, *, source: SceneSource, config: MapConfig) -> PixelWork:
     """Of the whole scene. ConfigError for a model that maps no pixels."""
     card = predictor.card
-    with TemporaryDirectory(prefix="terralean-") as folder:
-        work = maker_of(card, config)(predictor, scene, config, targets_of(source, out=Path(folder), config=config))
+    check_task(card, config)
+    work = work_of(predictor, scene, config, targets_of(source, out=Path(), config=config))
     if not isinstance(work, PixelWork):
         raise ConfigError(f"{card.model} was trained for {card.task}: a budget is for maps of pixels, whose windows overlap")
     return work

@@ -19,6 +19,7 @@ from terralean.mapping.run import MapConfig, MapResult, map_path, map_scene
 from terralean.mapping.scenes import SceneSource, as_source
 from terralean.mapping.trial import TrialConfig, try_out
 from terralean.predict import Predictor
+from terralean.predict.artefact import is_artefact
 from terralean.predict.predictor import Precision
 from terralean.weights.card import Card
 from terralean.weights.curve import Row, own_row, read_curve
@@ -73,16 +74,13 @@ def map_within(
         raise ConfigError(
             f"--budget {budget.text} is for one scene, got {len(sources)}; give a budget by area, e.g. 2s/km2, or one scene"
         )
-    check_targets(sources, out=out)
+    check_targets(sources, out=out, config=config)
     made: list[Within] = []
     failed: dict[str, str] = {}
+    fit = partial(fit_budget, load, run=run, out=out, budget=budget, config=config, trial=trial, choosing=choosing)
     for index, source in enumerate(sources):
         try:
-            found = fit_budget(load, source, run=run, out=out, budget=budget, config=config, trial=trial, choosing=choosing)
-            log.info("%s: %s", source.name, found.told)
-            told = partial(_of_all, progress, index=index, scenes=len(sources))
-            result = map_scene(found.predictor, source, out=out, config=found.config, progress=told)
-            made.append(Within(result=result, choice=found.choice, told=found.told))
+            made.append(_made(fit(source), source, out=out, progress=partial(_of_all, progress, index, len(sources))))
         except TerraleanError as error:
             if len(sources) == 1:
                 raise
@@ -90,7 +88,13 @@ def map_within(
     return made, failed
 
 
-def _of_all(progress: Callable[[Progress], None], told: Progress, *, index: int, scenes: int) -> None:
+def _made(found: Fitted, source: SceneSource, *, out: Path, progress: Callable[[Progress], None]) -> Within:
+    log.info("%s: %s", source.name, found.told)
+    result = map_scene(found.predictor, source, out=out, config=found.config, progress=progress)
+    return Within(result=result, choice=found.choice, told=found.told)
+
+
+def _of_all(progress: Callable[[Progress], None], index: int, scenes: int, told: Progress) -> None:
     progress(replace(told, index=index, scenes=scenes))
 
 
@@ -112,10 +116,14 @@ def fit_budget(
     """
     if config.overlap_px is not None or config.tile_px is not None:
         raise ConfigError("--budget chooses how far windows overlap; leave --overlap and --tile out")
+    if is_artefact(run):
+        raise ConfigError(
+            f"{run} is an exported model, whose precision and token reduction are built in, and --budget chooses them; name "
+            "the run that it was made of, or leave --budget out"
+        )
     source, predictor = as_source(scene), load(precision="fp32", reduce="own")
-    card = predictor.card
-    rows = curve_of(card, run=run)
-    begun = None if config.overwrite else _begun(load, rows, card, job=map_path(source, out=out).with_suffix(".part"))
+    rows = curve_of(predictor.card, run=run)
+    begun = None if config.overwrite else _begun(load, rows, predictor.card, job=map_path(source, out=out).with_suffix(".part"))
     if begun is not None:
         row, predictor = begun
         told = f"going on as it was begun, with {_setting(row)}"
@@ -123,18 +131,12 @@ def fit_budget(
     found = try_out(predictor, source, budget=budget, config=config, trial=trial or TrialConfig())
     if found is None:
         return Fitted(predictor=predictor, config=config, choice=None, told="no part of the scene seems to hold data")
-    choice = choose(
-        rows,
-        own=own_row(rows, card),
-        budget=budget,
-        calibration=found.calibration,
-        extent=found.extent,
-        config=choosing or BudgetConfig(),
-    )
-    row = choice.row
-    if row != choice.own:
-        predictor = _opened(load, row, card)
-    return Fitted(predictor=predictor, config=replace(config, overlap_px=row.overlap_px), choice=choice, told=_told(choice))
+    own, how = own_row(rows, predictor.card), choosing or BudgetConfig()
+    choice = choose(rows, own=own, budget=budget, calibration=found.calibration, extent=found.extent, config=how)
+    if choice.row != own:
+        predictor = _opened(load, choice.row, predictor.card)
+    config = replace(config, overlap_px=choice.row.overlap_px)
+    return Fitted(predictor=predictor, config=config, choice=choice, told=_told(choice))
 
 
 def curve_of(card: Card, *, run: Path) -> tuple[Row, ...]:

@@ -39,6 +39,7 @@ REMOTE = re.compile(
 )
 PNG_END, END_BYTES = b"IEND", 4096  # the last chunk, after which some programs append something
 VIRTUAL = re.compile(r"\s*<")
+BESIDE = (".aux.xml", ".ovr")  # that programs write when they show a raster
 CONNECTION = re.compile(r"/vsi|\w{2,}:|\s*<")  # what GDAL opens that is no plain path: /vsizip/..., NETCDF:..., <VRTDataset>
 
 
@@ -57,11 +58,17 @@ class Source:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """What is opened; of a virtual raster that is in memory only, the files in it."""
-        if not VIRTUAL.match(self._opened):
+        """What is opened, and of a virtual raster the files in it; without statistics and overviews, which change no pixel."""
+        if VIRTUAL.match(self._opened):
+            named = Xml.fromstring(self._opened).iter("SourceFilename")
+            return tuple(dict.fromkeys(file.text or "" for file in named))
+        if not self._opened.lower().endswith(".vrt"):
             return (self._opened,)
-        named = Xml.fromstring(self._opened).iter("SourceFilename")
-        return tuple(dict.fromkeys(file.text or "" for file in named))
+        apart = Source(self.path, opened=self._opened)  # opened and closed again: this one may be closed, and stay so
+        with apart.dataset() as dataset:
+            within = [file for file in dataset.files if not file.endswith(BESIDE)]
+        apart.close()
+        return tuple(dict.fromkeys((self._opened, *within)))
 
     @contextmanager
     def dataset(self) -> Iterator[Any]:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import rasterio
@@ -50,7 +50,14 @@ def write_map(path: Path, rows: RowFile, *, totals: Totals, grid: Grid, classes:
     path.with_suffix(".qml").write_text(qml(classes), encoding="utf-8")
 
 
-def count_classes(rows: RowFile, *, grid: Grid, classes: Classes) -> Totals:
+class Rows(Protocol):
+    """A class map, read from a `RowFile` or from a raster."""
+
+    def read(self, row: int, height: int) -> NDArray[Any]:
+        """Values (1, h, w) of the rows from `row` on."""
+
+
+def count_classes(rows: Rows, *, grid: Grid, classes: Classes) -> Totals:
     """Count the pixels of a class map, values 0 to K-1 and 255 where there is none."""
     counts, area_m2, of_rows = np.zeros(IGNORE + 1, dtype=np.int64), np.zeros(IGNORE + 1), row_area_m2(grid)
     step = max(1, COUNTED_PX // grid.width)
