@@ -28,6 +28,15 @@ def test_principal_components_are_scikit_learns(count):
     np.testing.assert_allclose(np.cov(ours, rowvar=False), np.eye(5), rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("whitening", [0.0, 0.5, 1.0])
+def test_whitening_brings_small_components_up_to_the_largest(whitening):
+    values = pixels(60, 7)
+    mean, weight = principal_components(values, count=5, whitening=whitening)
+    deviation = PCA(5, svd_solver="full").fit(values.double().numpy()).explained_variance_ ** 0.5
+    found = ((values - mean) @ weight.T).std(dim=0).numpy()
+    np.testing.assert_allclose(found, (deviation / deviation[0]) ** (1 - whitening), rtol=1e-4)
+
+
 def test_the_band_that_weighs_most_weighs_positively():
     _, weight = principal_components(pixels(60, 7), count=5)
     assert (weight.gather(1, weight.abs().argmax(dim=1, keepdim=True)) > 0).all()
@@ -66,6 +75,8 @@ def test_without_a_reduction_bands_are_the_components():
 def test_mistakes():
     with pytest.raises(ConfigError, match="components must be 1 or more, got 0"):
         SpectralReduction("pca", bands=7, components=0)
+    with pytest.raises(ConfigError, match=r"whitening must be 0 .* to 1 .*, got 1.5"):
+        SpectralReduction("pca", bands=7, components=3, whitening=1.5)
     with pytest.raises(BandMismatch, match="the image has 6 bands, the network was built for 7"):
         SpectralReduction("pca", bands=7, components=3)(torch.zeros(1, 6, 2, 2))
 

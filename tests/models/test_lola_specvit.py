@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from terralean.cost.macs import count_macs_at, parameters
 from terralean.errors import BandMismatch, ConfigError
+from terralean.layers.spectra import principal_components
 from terralean.models import create
 from terralean.models.lola_adapters import AdaptedLinear
 from terralean.models.lola_blocks import WindowAttention, relative_index
@@ -28,7 +29,8 @@ OTHERWISE = {
     "attention_px": 3,
     "padding": "attended",
     "mlp": "wide",
-    "centre": True,
+    "centre": False,
+    "spectrum": False,
     "patch_norm": True,
     "adapters": "gated",
 }
@@ -51,7 +53,7 @@ def patches(*shape: int, seed: int = 0) -> Tensor:
 # Sizes and cost
 
 
-@pytest.mark.parametrize(("dim", "blocks", "total"), [(32, 0.165, 207_115), (48, 0.370, 439_839), (64, 0.654, 760_811)])
+@pytest.mark.parametrize(("dim", "blocks", "total"), [(32, 0.165, 214_411), (48, 0.370, 455_391), (64, 0.654, 787_691)])
 def test_parameters(dim, blocks, total):
     with torch.device("meta"):
         model = create("lola_specvit", bands=200, classes=16, dim=dim)
@@ -66,7 +68,7 @@ def test_macs_of_a_pixel():
     # 1 x 1 over the bands, then three volumes that lose 2 px each, as their kernels say.
     stem = 15**2 * 200 * 15 + 15 * (13**2 * 8 * 63 + 11**2 * 16 * 8 * 45 + 9**2 * 48 * 16 * 27)
     assert stem < macs.layers < 1.3 * stem
-    assert (macs.layers, macs.attention) == (40_375_296, 55_296)
+    assert (macs.layers, macs.attention) == (40_390_560, 55_296)
 
 
 @pytest.mark.parametrize("bands", [48, 103, 176, 200, 224, 270])
@@ -109,7 +111,7 @@ def test_patches_of_a_batch_do_not_meet():
 
 def test_all_settings_are_tried_here():
     known = {*inspect.signature(lola_specvit).parameters} - {"bands", "classes"}
-    assert known - {"rank", "dropout", "band_dropout", "drop_path"} == {*OTHERWISE}
+    assert known - {"rank", "dropout", "band_dropout", "drop_path", "whitening"} == {*OTHERWISE}
 
 
 @pytest.mark.parametrize("name", OTHERWISE)
@@ -165,7 +167,7 @@ def test_normalising_each_patch_gives_mean_0_and_deviation_1():
 
 
 def test_the_pixel_itself_is_heard_with_centre():
-    model, x = build(centre=True), patches(1, 20, 15, 15)
+    model, x = build(spectrum=False), patches(1, 20, 15, 15)
     with torch.inference_mode():
         maps = model.stages(x)[0]
         before = model(x)
@@ -173,9 +175,17 @@ def test_the_pixel_itself_is_heard_with_centre():
         model.centre.bias.zero_()
         pooled = model.norm(model.stages(x)[-1].permute(0, 2, 3, 1)).mean(dim=(1, 2))
         torch.testing.assert_close(model(x), model.head(pooled))
-        model.centre.weight.copy_(build(centre=True).centre.weight)
-        model.centre.bias.copy_(build(centre=True).centre.bias)
+        model.centre.load_state_dict(build(spectrum=False).centre.state_dict())
         torch.testing.assert_close(model.head(pooled + model.centre(maps[:, :, 4, 4])), before)
+
+
+@pytest.mark.parametrize("edges", ["inside", "zeros"])
+def test_the_components_of_the_pixel_alone_are_heard_with_spectrum(edges):
+    model, x = build(centre=False, edges=edges), patches(2, 20, 15, 15)
+    with torch.inference_mode():
+        pooled = model.norm(model.stages(x)[-1].permute(0, 2, 3, 1)).mean(dim=(1, 2))
+        expected = model.head(pooled + model.spectrum(model.spectral(x)[:, :, 7, 7]))
+        torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
 
 
 # Attention
@@ -271,11 +281,21 @@ def test_adapters_begin_by_changing_nothing_but_as_the_authors_draw_them():
     assert parameters(models["published"], trainable=True) < parameters(models["published"])
 
 
+def test_whitening_is_of_the_components_it_starts_from():
+    pixels = torch.from_numpy(image(1, (60, 20))) * torch.linspace(1, 5, 20)
+    ours, whitened = build(), build(whitening=1.0)
+    for model, whitening in ((ours, 0.5), (whitened, 1.0)):
+        model.start_from(pixels)
+        expected = principal_components(pixels, count=15, whitening=whitening)[1]
+        assert torch.equal(model.spectral.project.weight[..., 0, 0], expected)
+    assert not torch.equal(ours.spectral.project.weight, whitened.spectral.project.weight)
+
+
 # Training
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"stem": "plane"}, {"centre": True}, {"mlp": "wide", "adapters": "gated"}, {"stages": 1}]
+    "changes", [{}, {"stem": "plane"}, {"centre": False}, {"mlp": "wide", "adapters": "gated"}, {"stages": 1}]
 )
 def test_every_parameter_learns(changes):
     model = build(**changes).train()

@@ -152,6 +152,19 @@ def test_other_data_are_scored_as_a_whole(trained, tmp_path, labelled_cube):
     assert "not checked" in found["leakage"]["verdict"]
 
 
+def test_mixing_patches_is_a_setting(trained, cube, tmp_path):
+    run(lola("train.mixup=0"), data=cube, out=tmp_path / "plain", device="cpu")
+    losses = [read_losses(folder) for folder in (trained / "net", tmp_path / "plain")]
+    assert losses[0][0] != losses[1][0]
+    with pytest.raises(ConfigError, match=r"train.mixup must be 0 \(off\) or more, 1 for example, got -1"):
+        lola("train.mixup=-1")
+
+
+def read_losses(folder):
+    with (folder / "metrics.csv").open() as file:
+        return [float(row["train_loss"]) for row in csv.DictReader(file)]
+
+
 def test_only_training_pixels_are_measured(cube):
     material = from_cubes(svm(), cube)
     mean, weight = principal_components(material.pixels, count=4)
@@ -202,7 +215,7 @@ def test_adapting_to_other_bands_begins_with_their_components(trained, tmp_path,
     told = lola(*steps, f"adapt.from={trained / 'net'}", "adapt.rank=2", "adapt.train=[head]")
     run(told, data=tmp_path / "data", out=tmp_path / "run", device="cpu")
     material = from_cubes(told, tmp_path / "data")
-    _, weight = principal_components(material.pixels, count=4)
+    _, weight = principal_components(material.pixels, count=4, whitening=0.5)
     found = load(tmp_path / "run", device="cpu").model.state_dict()["spectral.project.weight"]
     torch.testing.assert_close(found[..., 0, 0], weight)
 

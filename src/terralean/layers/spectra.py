@@ -18,14 +18,18 @@ class SpectralReduction(nn.Module):
     """(B, bands, H, W) -> (B, components, H, W), pixel by pixel: a projection that is learned, or kept at principal components.
 
     With "none" bands are the components, as where somebody else has computed these. Both others may start from the principal
-    components of training pixels (see `start_from`); before that the projection is a random one.
+    components of training pixels (see `start_from`); before that the projection is a random one. `whitening` says how far
+    small components are brought up to the largest, see `principal_components`.
     """
 
-    def __init__(self, kind: Reduction, *, bands: int, components: int) -> None:
+    def __init__(self, kind: Reduction, *, bands: int, components: int, whitening: float = 1.0) -> None:
         super().__init__()
         if components < 1:
             raise ConfigError(f"components must be 1 or more, got {components}")
+        if not 0 <= whitening <= 1:
+            raise ConfigError(f"whitening must be 0 (components as large as they are) to 1 (all as large), got {whitening}")
         self.bands = bands
+        self.whitening = whitening
         self.components = bands if kind == "none" else components
         self.project = None if kind == "none" else nn.Conv2d(bands, components, 1)
         if self.project is not None and kind == "pca":
@@ -38,10 +42,10 @@ class SpectralReduction(nn.Module):
         return image if self.project is None else self.project(image)
 
     def start_from(self, pixels: Tensor) -> None:
-        """Take the whitened principal components of pixels (n, bands), as the network sees them, for the projection."""
+        """Take the principal components of pixels (n, bands), as the network sees them, for the projection."""
         if self.project is None:
             return
-        mean, weight = principal_components(pixels, count=self.components)
+        mean, weight = principal_components(pixels, count=self.components, whitening=self.whitening)
         with torch.no_grad():
             self.project.weight.copy_(weight[..., None, None])
             assert self.project.bias is not None
@@ -56,10 +60,12 @@ def filled_up(patch: Tensor, *, least_px: int) -> Tensor:
     return F.pad(patch, [part for more in missing for part in (more // 2, more - more // 2)])
 
 
-def principal_components(pixels: Tensor, *, count: int) -> tuple[Tensor, Tensor]:
-    """pixels (n, bands) -> their mean (bands,) and a projection (count, bands) to components of variance 1, largest first.
+def principal_components(pixels: Tensor, *, count: int, whitening: float = 1.0) -> tuple[Tensor, Tensor]:
+    """pixels (n, bands) -> their mean (bands,) and a projection (count, bands) to components, largest first.
 
-    Of each component the band that weighs most weighs positively. Components of which the pixels show nothing are 0.
+    The first has deviation 1. The others have it, too, with `whitening` 1, and keep what they have beside the first with 0; in
+    between, that to the power of 1 - whitening. Of each component the band that weighs most weighs positively. Components of
+    which the pixels show nothing are 0.
     """
     wide = pixels.double()
     mean = wide.mean(dim=0)
@@ -67,6 +73,8 @@ def principal_components(pixels: Tensor, *, count: int) -> tuple[Tensor, Tensor]
     deviation = spread / max(len(wide) - 1, 1) ** 0.5
     seen = deviation.square() > NOTHING * deviation[:1].square()
     sign = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True)).sign()
-    weight = torch.where(seen[:, None], sign * axes / deviation.clamp(min=torch.finfo(torch.float64).tiny)[:, None], 0)
+    tiny = torch.finfo(torch.float64).tiny
+    size = (deviation.clamp(min=tiny) / deviation[:1].clamp(min=tiny)) ** (1 - whitening)
+    weight = torch.where(seen[:, None], size[:, None] * sign * axes / deviation.clamp(min=tiny)[:, None], 0)
     padded = F.pad(weight[:count], (0, 0, 0, max(0, count - len(weight))))
     return mean.to(pixels.dtype), padded.to(pixels.dtype)

@@ -1,7 +1,7 @@
 """LoLA-SpecViT: three-dimensional convolutions over the spectrum, then attention in windows, for the class of a pixel.
 
 Zidi et al. 2025, "LoLA-SpecViT" (arXiv 2506.17759), and their released network (FadiZidiDz/LoLA-SpecViT-Model). `published` is
-theirs, with 254.64 M parameters. `lola_specvit` is the same idea made small, 0.4 M, without what is wrong with theirs: padding
+theirs, with 254.64 M parameters. `lola_specvit` is the same idea made small, 0.5 M, without what is wrong with theirs: padding
 takes part in no attention, nothing is frozen that has learned nothing, and a patch keeps its level. Each of their ways comes
 back by a setting.
 """
@@ -47,6 +47,7 @@ class LoLAConfig:
     window_px: int  # side of the patch around a pixel
     spectral: Reduction  # how bands become components
     components: int
+    whitening: float  # how far small principal components are brought up to the largest, 0 to 1
     stem: Stem  # "plane": convolutions over rows and columns only, components being channels
     stem_widths: tuple[int, int]  # of the first two convolutions; the third has the first of dims
     edges: Edges  # convolutions stay inside the patch, or see zeros around it
@@ -57,6 +58,7 @@ class LoLAConfig:
     padding: Padding
     mlp: MLP
     centre: bool  # the classifier also gets what the stem says of the pixel itself
+    spectrum: bool  # and what two layers make of its components alone
     patch_norm: bool  # each component of each patch to mean 0 and deviation 1
     adapters: AdapterConfig | None
     dropout: float  # of tokens
@@ -90,7 +92,9 @@ class LoLASpecViT(nn.Module):
         self.window_px = config.window_px
         self.num_classes = config.classes
         first, last = config.dims[0], config.dims[-1]
-        self.spectral = SpectralReduction(config.spectral, bands=config.bands, components=config.components)
+        self.spectral = SpectralReduction(
+            config.spectral, bands=config.bands, components=config.components, whitening=config.whitening
+        )
         self.spectral_conv = _stem(config, components=self.spectral.components)
         self.band_dropout = nn.Dropout2d(config.band_dropout)
         self.spectral_attention = SqueezeExcitation(first)
@@ -102,6 +106,7 @@ class LoLASpecViT(nn.Module):
         self.levels = _levels(config, side=side)
         self.norm = nn.LayerNorm(last)
         self.centre = nn.Linear(first, last) if config.centre else None
+        self.spectrum = _spectrum(config, components=self.spectral.components) if config.spectrum else None
         self.head = _head(config)
         _initialise(self, config.adapters)
 
@@ -117,17 +122,25 @@ class LoLASpecViT(nn.Module):
     def shared(self, image: Tensor) -> Tensor:
         """image (B, bands, H, W) -> what patches of it have in common, `margin_px` smaller on each side.
 
-        That is what convolutions inside the patch give. Where they see its edges, or a patch is normalised by itself,
-        neighbours share nothing, and it is the image.
+        That is what convolutions inside the patch give, and the components where the classifier gets them. Where convolutions
+        see the edges of the patch, or it is normalised by itself, neighbours share nothing, and it is the image.
         """
-        return self._stem(self.spectral(image)) if self.margin_px else image
+        if not self.margin_px:
+            return image
+        components, lost = self.spectral(image), self.margin_px
+        maps = self._stem(components)
+        return maps if self.spectrum is None else torch.cat([maps, components[..., lost:-lost, lost:-lost]], dim=1)
 
     def answer(self, windows: Tensor) -> Tensor:
         """windows (B, C, h, w) of what `shared` gives -> logits (B, classes)."""
-        maps = windows if self.margin_px else self._stem(self._levelled(self.spectral(windows)))
+        width = self.config.dims[0]
+        components = windows[:, width:] if self.margin_px else self._levelled(self.spectral(windows))
+        maps = windows[:, :width] if self.margin_px else self._stem(components)
         pooled = self.norm(self._stages(maps)[-1]).mean(dim=(1, 2))
         if self.centre is not None:
-            pooled = pooled + self.centre(maps[..., maps.shape[2] // 2, maps.shape[3] // 2])
+            pooled = pooled + self.centre(_middle(maps))
+        if self.spectrum is not None:
+            pooled = pooled + self.spectrum(_middle(components))
         return self.head(pooled)
 
     def stages(self, patch: Tensor) -> list[Tensor]:
@@ -188,6 +201,7 @@ def lola_specvit(
     window_px: int = 15,
     spectral: Reduction = "learned",
     components: int = 15,
+    whitening: float = 0.5,
     stem: Stem = "volume",
     edges: Edges = "inside",
     dim: int = 48,
@@ -197,7 +211,8 @@ def lola_specvit(
     attention_px: int = 7,
     padding: Padding = "masked",
     mlp: MLP = "slim",
-    centre: bool = False,
+    centre: bool = True,
+    spectrum: bool = True,
     patch_norm: bool = False,
     adapters: Adapters = "none",
     rank: int = 16,
@@ -205,7 +220,7 @@ def lola_specvit(
     band_dropout: float = 0.1,
     drop_path: float = 0.2,
 ) -> LoLASpecViT:
-    """Stages of `depth` blocks, the first `dim` wide, each later one twice as wide: 0.4 M parameters as it stands."""
+    """Stages of `depth` blocks, the first `dim` wide, each later one twice as wide: 0.5 M parameters as it stands."""
     widths = tuple(dim * 2**stage for stage in range(stages))
     config = LoLAConfig(
         bands=bands,
@@ -213,6 +228,7 @@ def lola_specvit(
         window_px=window_px,
         spectral=spectral,
         components=components,
+        whitening=whitening,
         stem=stem,
         stem_widths=(8, 16),
         edges=edges,
@@ -223,6 +239,7 @@ def lola_specvit(
         padding=padding,
         mlp=mlp,
         centre=centre,
+        spectrum=spectrum,
         patch_norm=patch_norm,
         adapters=adapters_of(adapters, rank=rank),
         dropout=dropout,
@@ -251,6 +268,7 @@ def lola_specvit_published(
         window_px=window_px,
         spectral=spectral,
         components=components,
+        whitening=1.0,
         stem="volume",
         stem_widths=(32, 64),
         edges="zeros",
@@ -261,6 +279,7 @@ def lola_specvit_published(
         padding="attended",
         mlp="wide",
         centre=False,
+        spectrum=False,
         patch_norm=patch_norm,
         adapters=adapters_of("published", rank=16),
         dropout=dropout,
@@ -268,6 +287,17 @@ def lola_specvit_published(
         drop_path=drop_path,
     )
     return LoLASpecViT(config)
+
+
+def _spectrum(config: LoLAConfig, *, components: int) -> nn.Sequential:
+    """Two layers for the spectrum of a pixel: where few are labelled, one of 30 m is told best by what no neighbour blurs."""
+    width = config.dims[-1]
+    return nn.Sequential(nn.Linear(components, width), nn.SiLU(), nn.Dropout(config.dropout), nn.Linear(width, width))
+
+
+def _middle(maps: Tensor) -> Tensor:
+    """(B, C, h, w) -> what stands in the middle (B, C)."""
+    return maps[..., maps.shape[2] // 2, maps.shape[3] // 2]
 
 
 def _head(config: LoLAConfig) -> nn.Module:
@@ -319,7 +349,7 @@ def _levels(config: LoLAConfig, *, side: int) -> nn.ModuleList:
 
 def _initialise(model: nn.Module, adapters: AdapterConfig | None) -> None:
     for name, part in model.named_modules():
-        if isinstance(part, nn.Linear):
+        if isinstance(part, nn.Linear) and not name.startswith("spectrum."):
             nn.init.trunc_normal_(part.weight, std=0.02)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)

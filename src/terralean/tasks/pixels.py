@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -18,6 +19,33 @@ PROBABILITY, OA, AA, KAPPA = "probability", "oa", "aa", "kappa"
 def loss(scores: Tensor, label: Tensor, *, label_smoothing: float) -> Tensor:
     """Mean cross-entropy of scores (B, K) and classes (B,); what is not labelled does not count."""
     return F.cross_entropy(scores, label, label_smoothing=label_smoothing, ignore_index=UNLABELLED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Mixed:
+    """Patches, each mixed with another of the batch."""
+
+    image: Tensor  # (B, C, h, w)
+    other: Tensor  # (B,) classes of those that were mixed in
+    share: Tensor  # () of the first in the mixture
+
+
+def mix(image: Tensor, label: Tensor, *, alpha: float) -> Mixed:
+    """image (B, C, h, w), label (B,) mixed within the batch by a share drawn from Beta(alpha, alpha).
+
+    Zhang et al. 2018, "mixup". Few pixels are learned by heart with their surroundings, mixtures of them are not.
+    """
+    drawn = torch.tensor(float(alpha))
+    share = torch.distributions.Beta(drawn, drawn).sample().to(image)
+    order = torch.randperm(len(label)).to(label.device)
+    return Mixed(image=share * image + (1 - share) * image[order], other=label[order], share=share)
+
+
+def mixed_loss(scores: Tensor, label: Tensor, mixed: Mixed, *, label_smoothing: float) -> Tensor:
+    """The losses of both classes of each mixture, by their shares."""
+    first = loss(scores, label, label_smoothing=label_smoothing)
+    other = loss(scores, mixed.other, label_smoothing=label_smoothing)
+    return mixed.share * first + (1 - mixed.share) * other
 
 
 def tally(scores: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,12 +34,15 @@ class SpectralTrainConfig:
     ema_decay: float | None = 0.98  # of the averaged weights that are validated and kept; None: the plain ones
     patience: int | None = None  # validations without a better score after which training stops
     label_smoothing: float = 0.1
+    mixup: float = 1.0  # alpha of the shares by which two patches are mixed into one; 0: none are
     balance: Balance = "none"  # classes are drawn as often as they have pixels, by the root of that, or all as often
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # the last two mixed; fp16 needs CUDA
     workers: int = 0  # processes that cut patches beside the one that trains
 
     def __post_init__(self) -> None:
         check_course(self)
+        if self.mixup < 0:
+            raise ConfigError(f"train.mixup must be 0 (off) or more, 1 for example, got {self.mixup}")
         if self.warmup_steps + self.cooldown_steps >= self.steps:
             raise ConfigError(
                 f"train.warmup_steps {self.warmup_steps} and train.cooldown_steps {self.cooldown_steps} leave nothing of "

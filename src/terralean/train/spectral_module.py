@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from terralean.data.sample import Sample
 from terralean.predict.normalise import Normalise
 from terralean.spec import Normalisation
-from terralean.tasks.pixels import loss, shares, tally
+from terralean.tasks.pixels import loss, mix, mixed_loss, shares, tally
 from terralean.tasks.together import sum_over_processes
 from terralean.train.schedule import optimiser, schedule
 from terralean.train.spectral_config import SpectralTrainConfig
@@ -40,8 +40,12 @@ class SpectralModule(lightning.LightningModule):
 
     def training_step(self, batch: Sample, _: int) -> Tensor:
         """Loss of a batch of patches."""
-        scores = self.model(self.normalise(batch["image"], batch["valid"]))
-        found = loss(scores, batch["label"], label_smoothing=self.config.label_smoothing)
+        image, label, smoothing = self.normalise(batch["image"], batch["valid"]), batch["label"], self.config.label_smoothing
+        if self.config.mixup:
+            mixed = mix(image, label, alpha=self.config.mixup)
+            found = mixed_loss(self.model(mixed.image), label, mixed, label_smoothing=smoothing)
+        else:
+            found = loss(self.model(image), label, label_smoothing=smoothing)
         self.log("train_loss", found, on_step=False, on_epoch=True, batch_size=len(batch["label"]), sync_dist=True)
         return found
 
