@@ -1,4 +1,4 @@
-"""Photographs with boxes: what is right, wrong, ignored and missed, and where it is drawn."""
+"""Photographs with boxes: what is right, wrong and missed, and where it is drawn."""
 
 import io
 
@@ -8,8 +8,8 @@ from PIL import Image
 
 from terralean.data.oriented.dota import write_labels
 from terralean.data.oriented.layouts import ObjectsConfig, find_objects
-from terralean.data.oriented.record import Detections, Record
-from terralean.evaluate.detection_figures import IGNORED, RIGHT, SIDE_PX, WRONG, judged, overlays
+from terralean.data.oriented.record import Detections
+from terralean.evaluate.detection_figures import SIDE_PX, overlays
 from terralean.evaluate.figures import ERROR_RGB, RIGHT_RGB, WRONG_RGB
 from terralean.raster.grid import Grid
 from terralean.raster.write import write_scene
@@ -29,21 +29,6 @@ def detections(polygons, scores, labels, *, image="a") -> Detections:
         scores=np.array(scores, dtype=np.float64),
         labels=np.array(labels, dtype=np.int64),
     )
-
-
-def test_each_box_and_object_is_judged():
-    truth = Record(
-        image="a",
-        polygons=np.array([square(0, 0), square(50, 0), square(100, 0), square(150, 0)]),
-        labels=np.array([0, 0, 1, 0]),
-        difficult=np.array([0, 0, 0, 1], np.uint8),
-    )
-    found = detections(
-        [square(1, 0), square(0, 0), square(100, 0), square(150, 1), square(300, 0)], [0.5, 0.9, 0.8, 0.7, 0.6], [0, 0, 0, 0, 1]
-    )
-    kinds, missed = judged(found, truth)
-    assert kinds.tolist() == [WRONG, RIGHT, WRONG, IGNORED, WRONG]  # second best; right; of another class; difficult; nowhere
-    assert missed.tolist() == [False, True, True, False]
 
 
 @pytest.fixture(scope="module")

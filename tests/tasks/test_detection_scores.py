@@ -6,7 +6,7 @@ import shapely
 
 from terralean.data.oriented.record import Detections, Record
 from terralean.errors import DatasetError
-from terralean.tasks.detection_scores import IOU_THRESHOLDS, average_precision, measures, outcomes, score
+from terralean.tasks.detection_scores import IOU_THRESHOLDS, average_precision, judge, measures, outcomes, score
 
 NAN = float("nan")
 
@@ -69,6 +69,19 @@ def test_right_wrong_doubled_and_difficult():
     assert scores.ap50_area == (pytest.approx((1 + 2 / 3 + 3 / 5) / 3),)
     assert scores.ap50_voc07 == (pytest.approx((4 * 1 + 3 * 2 / 3 + 4 * 3 / 5) / 11),)
     assert (scores.support, scores.difficult, scores.found, scores.recall50) == ((3,), (1,), (6,), (1.0,))
+
+
+def test_each_detection_and_object_of_an_image_is_judged():
+    found, truth = image(
+        [(square(0, 0), 0), (square(50, 0), 0), (square(100, 0), 0), (square(150, 0), 1)],
+        [(square(1, 0), 0.5), (square(0, 0), 0.9), (square(100, 0), 0.8), (square(150, 1), 0.7), (square(300, 0), 0.6)],
+        labels=[0, 0, 1, 0],
+        kinds=[0, 0, 0, 0, 1],
+    )
+    judged = judge(found, truth, iou=0.5)
+    assert judged.right.tolist() == [False, True, False, False, False]  # second best; right; another class; ..; nowhere
+    assert judged.ignored.tolist() == [False, False, False, True, False]
+    assert judged.missed.tolist() == [False, True, True, False]
 
 
 def test_two_classes_and_an_image_without_objects():

@@ -8,19 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from terralean.boxes.polygons import best_matches
 from terralean.data.oriented.layouts import Picture
-from terralean.data.oriented.record import CORNERS, Detections, Record
+from terralean.data.oriented.record import CORNERS, Detections
 from terralean.data.oriented.tiles import TilesConfig, tile_windows
 from terralean.data.scene_picture import Picture as Decoded
 from terralean.evaluate.figures import ERROR_RGB, RIGHT_RGB, WRONG_RGB, Photo
 from terralean.evaluate.scene_figures import QUALITY, colours
 from terralean.raster.grid import Window
 from terralean.raster.scene import open_scene
+from terralean.tasks.detection_scores import judge
 
 SHOWN = 6  # images
 SIDE_PX = 512  # of what is shown of each
@@ -28,7 +27,6 @@ ENLARGED_PX = 384  # smaller images are enlarged in whole steps to so many px or
 SURE = 0.3  # score of the boxes that are drawn
 IOU = 0.5
 LINE_PX = 2
-RIGHT, WRONG, IGNORED = range(3)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,42 +46,23 @@ def overlays(pictures: Sequence[Picture], found: Sequence[Detections], *, bands:
     return [_overlay(pictures[i], found[i], bands=bands) for i in order]
 
 
-def judged(found: Detections, truth: Record) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """What boxes (n,) are, RIGHT, WRONG or IGNORED as they are of a difficult object; and which objects (m,) are missed.
-
-    Of several boxes of an object the surest is right.
-    """
-    given = (found.polygons, truth.polygons, found.labels, truth.labels)
-    overlap, which = (some.numpy() for some in best_matches(*(torch.from_numpy(some) for some in given)))
-    kinds, missed = np.full(len(found), WRONG), truth.difficult == 0
-    for number in np.argsort(-found.scores, kind="stable"):
-        place = which[number]
-        if overlap[number] <= IOU:
-            continue
-        if truth.difficult[place]:
-            kinds[number] = IGNORED
-        elif missed[place]:
-            kinds[number], missed[place] = RIGHT, False
-    return kinds, missed
-
-
 def _overlay(picture: Picture, found: Detections, *, bands: tuple[int, ...] | None) -> Overlay:
     sure = found.scores >= SURE
     found = Detections(image=found.image, polygons=found.polygons[sure], scores=found.scores[sure], labels=found.labels[sure])
     truth, window = picture.record, _fullest(picture)
-    kinds, missed = judged(found, truth)
+    judged = judge(found, truth, iou=IOU)
     seen, there = _within(found.polygons, window), _within(truth.polygons, window)
     with open_scene(truth.image, bands=bands) as scene:
         values, valid = scene.read(window)
         image = Image.fromarray(colours(Decoded(values=values, valid=valid, bands=scene.bands)))
     outlines = [
-        (truth.polygons[missed & there], ERROR_RGB),
-        (found.polygons[(kinds == WRONG) & seen], WRONG_RGB),
-        (found.polygons[(kinds == RIGHT) & seen], RIGHT_RGB),
+        (truth.polygons[judged.missed & there], ERROR_RGB),
+        (found.polygons[~judged.right & ~judged.ignored & seen], WRONG_RGB),
+        (found.polygons[judged.right & seen], RIGHT_RGB),
     ]
-    missed_count, wrong, right = (len(polygons) for polygons, _ in outlines)
+    missed, wrong, right = (len(polygons) for polygons, _ in outlines)
     photo = _photo(image, [(polygons - np.tile([window.col, window.row], CORNERS), colour) for polygons, colour in outlines])
-    return Overlay(name=Path(truth.image).name, photo=photo, right=right, missed=missed_count, wrong=wrong)
+    return Overlay(name=Path(truth.image).name, photo=photo, right=right, missed=missed, wrong=wrong)
 
 
 def _fullest(picture: Picture) -> Window:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -90,6 +90,22 @@ def score(outcomes: Outcomes) -> DetectionScores:
         difficult=tuple(outcomes.difficult.tolist()),
         found=tuple(found.tolist()),
     )
+
+
+class Judged(NamedTuple):
+    """What becomes of the n detections and m objects of an image, at one threshold of IoU."""
+
+    right: NDArray[np.bool_]  # (n,)
+    ignored: NDArray[np.bool_]  # (n,) of a difficult object; what is neither is wrong
+    missed: NDArray[np.bool_]  # (m,) not difficult, and no detection is right
+
+
+def judge(found: Detections, truth: Record, *, iou: float) -> Judged:
+    """Detections and objects of one image, as scores take them."""
+    matched = _match(found, truth, (iou,))
+    right, missed = matched.right[:, 0], truth.difficult == 0
+    missed[matched.best[right]] = False
+    return Judged(right=right, ignored=~matched.counted[:, 0], missed=missed)
 
 
 # What becomes of each detection.
