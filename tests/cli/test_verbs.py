@@ -20,7 +20,7 @@ OPTIONS = {
     "map": {
         *("--out", "--bands", "--tile", "--overlap", "--batch", "--confidence", "--polygons", "--table", "--overwrite"),
         *("--min-area", "--stac", "--envi", "--assets", "--resample", "--pairs", "--jobs", "--cluster", "--budget"),
-        *("--aoi", "--scores", "--compute", "--workers", "--threads", "--memory"),
+        *("--aoi", "--scores", "--compute", "--workers", "--threads", "--memory", "--min-score"),
         *("--set", "--device", "--precision", "--json", "--verbose"),
     },
     "classify": {

@@ -1,6 +1,7 @@
 """Scenes searched for oriented boxes by a detector that sees every painted rectangle: none lost, none doubled, resumed."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyogrio
@@ -18,7 +19,7 @@ from terralean.boxes.rectangle import smallest_rectangle
 from terralean.data.oriented.dota import read_results
 from terralean.errors import BandMismatch, ConfigError, JobError, OutputFailed
 from terralean.mapping.boxes_run import BoxesConfig, find_boxes, search_scene
-from terralean.mapping.run import MapConfig, map_scene
+from terralean.mapping.run import MapConfig, check_task, map_scene
 from terralean.mapping.scenes import as_source
 from terralean.predict.predictor import Predictor
 from terralean.raster.grid import Grid, Window
@@ -135,6 +136,22 @@ def test_polygons_lie_on_the_ground_where_the_boxes_are(scene, tmp_path):
     np.testing.assert_allclose(middles[:, 1], 5e6 - 0.5 * columns["y_px"], atol=0.01)
     np.testing.assert_allclose(shapely.area(shapes), columns["width_px"] * columns["height_px"] * 0.25, rtol=1e-3)
     assert shapely.is_ccw(shapely.get_exterior_ring(shapes)).all()
+
+
+def test_boxes_that_are_not_sure_enough_are_left_out(scene, tmp_path):
+    every = found_in(find_boxes(detector(), as_source(scene), out=tmp_path / "all", config=BoxesConfig()).path)[2]["score"]
+    least = float(np.median(every))
+    result = map_scene(detector(), scene, out=tmp_path / "sure", config=MapConfig(min_score=least))
+    scores = found_in(result.path)[2]["score"]
+    assert sorted(scores) == sorted(every[every >= least - 1e-6]) and 20 < len(scores) < 60
+    assert sum(result.objects.values()) == len(scores)
+
+
+def test_a_least_score_is_a_probability_of_boxes(scene, tmp_path):
+    with pytest.raises(ConfigError, match=r"min_score is a probability, 0 to 1, got 1\.2"):
+        MapConfig(min_score=1.2)
+    with pytest.raises(ConfigError, match="--min-score is for oriented boxes, and lemevit_tiny_light finds none"):
+        check_task(replace(detector().card, task="segmentation", model="lemevit_tiny_light"), MapConfig(min_score=0.5))
 
 
 def test_result_files_are_the_same_boxes(scene, tmp_path):

@@ -75,6 +75,15 @@ def map_(
             rich_help_panel=MADE,
         ),
     ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave out oriented boxes that are less sure, 0 to 1.",
+            metavar="SHARE",
+            show_default="all that the model calls an object",
+            rich_help_panel=MADE,
+        ),
+    ] = None,
     table: Annotated[
         bool, typer.Option("--table", help="Also a CSV table of cells, of a scene classifier.", rich_help_panel=MADE)
     ] = False,
@@ -179,7 +188,7 @@ def map_(
 
     given: dict[str, Any] = {"tile_px": tile, "overlap_px": overlap, "batch": batch, "bands": positions(bands)}
     given |= {"polygons": polygons, "confidence": confidence, "table": table, "min_area_m2": min_area, "stac": stac}
-    given |= {"envi": envi}
+    given |= {"envi": envi, "min_score": min_score}
     given |= {"aoi": aoi, "scores": scores, "compute": compute, "workers": workers, "threads": threads}
     given |= {"memory_bytes": None if memory is None else read_size(memory)}
     config = MapConfig(overwrite=overwrite, **only_given(given))

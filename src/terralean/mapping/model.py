@@ -34,6 +34,7 @@ FOR_MAPS = (
     "compute",
     "polygons",
     "min_area_m2",
+    "min_score",
     "table",
     "stac",
     "envi",

@@ -60,6 +60,7 @@ class MapConfig:
     compute: bool = False  # a raster of the share of tokens that the model kept; of a model that reduces them
     polygons: Polygons | None = None  # of regions of one class, in this format
     min_area_m2: float | None = None  # smaller polygons are left out, and smaller holes in them closed
+    min_score: float | None = None  # of oriented boxes, 0..1; of a model that finds them
     table: bool = False  # a line for each cell; of a model that recognises scenes
     stac: bool = False  # a STAC item of the map and its files
     envi: bool = False  # the classes once more as an ENVI Classification; of a model that maps pixels
@@ -77,6 +78,8 @@ class MapConfig:
             raise ConfigError(f"polygons must be one of {', '.join(get_args(Polygons))}, got {self.polygons!r}")
         if self.min_area_m2 is not None and self.polygons is None:
             raise ConfigError("a smallest area is that of polygons; ask for --polygons, too, or leave --min-area out")
+        if self.min_score is not None and not 0 <= self.min_score <= 1:
+            raise ConfigError(f"min_score is a probability, 0 to 1, got {self.min_score:g}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,7 +212,7 @@ def _boxes(
 
 
 def _boxes_config(config: MapConfig, predictor: Predictor) -> BoxesConfig:
-    given: dict[str, Any] = {"bands": config.bands, "aoi": config.aoi}
+    given: dict[str, Any] = {"bands": config.bands, "aoi": config.aoi, "min_score": config.min_score}
     given |= {"tile_px": config.tile_px, "overlap_px": config.overlap_px}
     given |= {} if config.batch is None else {"batch": config.batch}
     given |= {} if config.polygons is None else {"format": config.polygons}
@@ -295,6 +298,8 @@ def check_task(card: Card, config: MapConfig) -> None:
         raise ConfigError(
             f"a table has a line for each cell, and {card.model} maps single pixels; ask for --polygons or --confidence instead"
         )
+    if config.min_score is not None:
+        raise ConfigError(f"--min-score is for oriented boxes, and {card.model} finds none; leave it out")
     if config.compute and (card.reduce is None or card.task != "segmentation"):
         raise ConfigError(
             f"--compute draws what share of its tokens a model keeps, and this run of {card.model} keeps all; train with a "
