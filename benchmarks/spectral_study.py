@@ -76,7 +76,11 @@ SPLITS = {
 }
 SETTINGS: dict[str, tuple[str, ...]] = {
     "default": (),
-    "plane": ("model.sizes.stem=plane",),  # no convolution along the spectrum
+    "volume": ("model.sizes.stem=volume",),  # convolutions along the spectrum, too, as published
+    "no_spectrum": ("model.sizes.spectrum=false",),
+    "no_centre": ("model.sizes.spectrum=false", "model.sizes.centre=false"),
+    "no_mixup": ("train.mixup=0",),
+    "whitened": ("model.sizes.whitening=1",),
     "fixed_components": ("model.sizes.spectral=pca",),
     "lora": ("model.sizes.adapters=plain",),
     "lora_gate": ("model.sizes.adapters=gated",),

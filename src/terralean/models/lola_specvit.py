@@ -1,9 +1,9 @@
 """LoLA-SpecViT: three-dimensional convolutions over the spectrum, then attention in windows, for the class of a pixel.
 
 Zidi et al. 2025, "LoLA-SpecViT" (arXiv 2506.17759), and their released network (FadiZidiDz/LoLA-SpecViT-Model). `published` is
-theirs, with 254.64 M parameters. `lola_specvit` is the same idea made small, 0.5 M, without what is wrong with theirs: padding
-takes part in no attention, nothing is frozen that has learned nothing, and a patch keeps its level. Each of their ways comes
-back by a setting.
+theirs, with 254.64 M parameters. `lola_specvit` is the same idea made small, 0.4 M, without what is wrong with theirs: padding
+takes part in no attention, nothing is frozen that has learned nothing, and a patch keeps its level; and as few pixels are
+labelled, components are channels of flat convolutions, not the depth of a volume. Each of their ways comes back by a setting.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def lola_specvit(
     spectral: Reduction = "learned",
     components: int = 15,
     whitening: float = 0.5,
-    stem: Stem = "volume",
+    stem: Stem = "plane",
     edges: Edges = "inside",
     dim: int = 48,
     depth: int = 2,
@@ -220,7 +220,7 @@ def lola_specvit(
     band_dropout: float = 0.1,
     drop_path: float = 0.2,
 ) -> LoLASpecViT:
-    """Stages of `depth` blocks, the first `dim` wide, each later one twice as wide: 0.5 M parameters as it stands."""
+    """Stages of `depth` blocks, the first `dim` wide, each later one twice as wide: 0.4 M parameters as it stands."""
     widths = tuple(dim * 2**stage for stage in range(stages))
     config = LoLAConfig(
         bands=bands,
