@@ -82,6 +82,15 @@ def test_every_variant_gives_the_same_for_any_image(build, varied, shape):
         assert relative(ours, expected) < 1e-5
 
 
+@pytest.mark.parametrize("bands", [1, 2, 12])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels-last"])
+def test_images_of_any_bands_and_layout(bands, layout):
+    model = nudged(LeMeViT(replace(TOY, bands=bands)))
+    x = picture(2, bands, 64, 96).to(memory_format=layout)
+    for ours, expected in zip(outputs(model.fold(), x), outputs(model, x), strict=True):
+        assert relative(ours, expected) < 1e-5
+
+
 @pytest.mark.parametrize("indices", [(0,), (1, 0), (0, 1, 2)])
 def test_a_pyramid_of_fewer_maps_gives_the_same(indices):
     model, x = nudged(LeMeViTPyramid(TOY, out_indices=indices)), picture(2, 3, 64, 96)

@@ -90,7 +90,8 @@ class LeanBlock(nn.Module):
         return as_tokens(self.pos_embed(image))
 
     def _feed_forward(self, tokens: Tensor) -> Tensor:
-        """tokens (B, N, C) in place."""
+        """tokens (B, N, C), in place where they lie one after the other: one band's convolutions may lay them out by channels."""
+        tokens = tokens.contiguous()
         widen, _, _, narrow = self.mlp
         for rows in _slices(tokens.view(-1, tokens.shape[-1]), width=cast(nn.Linear, widen).out_features):
             rows.add_(narrow(torch.ops.aten.gelu_(widen(self.norm2(rows)))))
