@@ -90,7 +90,7 @@ class LeanBlock(nn.Module):
         return as_tokens(self.pos_embed(image))
 
     def _feed_forward(self, tokens: Tensor) -> Tensor:
-        """tokens (B, N, C), in place where they lie one after the other: one band's convolutions may lay them out by channels."""
+        """tokens (B, N, C), in place unless they lie channel by channel, as the convolution of a single band leaves them."""
         tokens = tokens.contiguous()
         widen, _, _, narrow = self.mlp
         for rows in _slices(tokens.view(-1, tokens.shape[-1]), width=cast(nn.Linear, widen).out_features):
