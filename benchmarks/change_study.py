@@ -14,7 +14,6 @@ changes nothing. `--method NAME` and `--seed N` pick a part. Tables go to benchm
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import statistics
 import tempfile
@@ -31,7 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from terralean import recipes
-from terralean.benchmark.files import write_table
+from terralean.benchmark.files import read_table, write_table
 from terralean.data.generated_pairs import generate_pairs
 from terralean.evaluate.run import run_evaluation
 from terralean.mapping.run import MapConfig, MapResult, map_scene
@@ -167,7 +166,7 @@ def measure_speed(pairs: Path, methods: Sequence[str]) -> None:
         for method in methods:
             seconds[method] += _step_seconds(pairs, method)
     path = RESULTS / "change_generated_steps.csv"
-    rows: list[dict[str, object]] = [row for row in _read(path) if row["method"] not in methods]
+    rows: list[dict[str, object]] = [row for row in read_table(path) if row["method"] not in methods]
     for method, values in seconds.items():
         low, median, high = statistics.quantiles(values, n=4)
         rows.append(
@@ -211,7 +210,7 @@ def train(pairs: Path, runs: Path, methods: Sequence[str], seeds: Sequence[int])
 
 
 def _schedule(method: str) -> tuple[str, str, str]:
-    steps = next(int(row["steps"]) for row in _read(RESULTS / "change_generated_steps.csv") if row["method"] == method)
+    steps = next(int(row["steps"]) for row in read_table(RESULTS / "change_generated_steps.csv") if row["method"] == method)
     return f"train.steps={steps}", f"train.warmup_steps={steps // 10}", f"train.validate_every={steps // VALIDATIONS}"
 
 
@@ -356,13 +355,6 @@ def _draw(rows: Sequence[tuple[str, Sequence[Picture]]], titles: Sequence[str], 
         pen.text((4, TITLE_PX + j * side + 3), name, fill="white", stroke_width=1, stroke_fill="black")
     path.parent.mkdir(parents=True, exist_ok=True)
     page.quantize(256).save(path, optimize=True)
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ recipe, crops, schedule and batch; what these are was chosen on parts of the tra
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import statistics
 import tempfile
@@ -25,7 +24,7 @@ from pathlib import Path
 import torch
 
 from terralean import recipes
-from terralean.benchmark.files import write_table
+from terralean.benchmark.files import read_table, write_table
 from terralean.evaluate.run import run_evaluation
 from terralean.train.run import run
 
@@ -55,7 +54,7 @@ WARM_STEPS = 3
 def measure_speed(data: Path, names: tuple[str, ...]) -> None:
     """Processor seconds a step over one epoch of each; the median gives the epochs of the time."""
     path = RESULTS / "eurosat_steps.csv"
-    rows: list[dict[str, object]] = [row for row in _read(path) if row["network"] not in names]
+    rows: list[dict[str, object]] = [row for row in read_table(path) if row["network"] not in names]
     for name in names:
         seconds = _step_seconds(data, name)
         low, median, high = statistics.quantiles(seconds, n=4)
@@ -76,7 +75,7 @@ def measure_speed(data: Path, names: tuple[str, ...]) -> None:
 
 def train(data: Path, runs: Path, names: tuple[str, ...]) -> None:
     """A tenth of the training images chooses the averaged weights that are kept."""
-    epochs = {row["network"]: row["epochs"] for row in _read(RESULTS / "eurosat_steps.csv")}
+    epochs = {row["network"]: row["epochs"] for row in read_table(RESULTS / "eurosat_steps.csv")}
     for name in names:
         run(_recipe(*NETWORKS[name], f"train.epochs={epochs[name]}"), data=data, out=runs / name)
 
@@ -140,13 +139,6 @@ def _cost(folder: Path) -> dict[str, object]:
 
 def _card(folder: Path) -> dict:  # type: ignore[type-arg] - a JSON document
     return json.loads((folder / "card.json").read_text())
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ thread, so that what else the machine does changes nothing; two runs side by sid
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import statistics
 import tempfile
@@ -26,7 +25,7 @@ from pathlib import Path
 import torch
 
 from terralean import recipes
-from terralean.benchmark.files import write_table
+from terralean.benchmark.files import read_table, write_table
 from terralean.evaluate.run import run_evaluation
 from terralean.train.run import run
 
@@ -81,7 +80,7 @@ def measure_speed(name: str, data: Path, methods: tuple[str, ...]) -> None:
         for method in methods:
             seconds[method] += _step_seconds(name, data, method)
     path = RESULTS / f"segmentation_{name}_steps.csv"
-    rows: list[dict[str, object]] = [row for row in _read(path) if row["method"] not in methods]
+    rows: list[dict[str, object]] = [row for row in read_table(path) if row["method"] not in methods]
     for method, values in seconds.items():
         low, median, high = statistics.quantiles(values, n=4)
         rows.append(
@@ -147,7 +146,7 @@ def _changes(name: str, method: str, seed: int, *more: str) -> list[str]:
 
 def _schedule(name: str, method: str) -> tuple[str, str, str]:
     """Steps as measured. Nothing is validated: an epoch is only where a killed run goes on."""
-    measured = _read(RESULTS / f"segmentation_{name}_steps.csv")
+    measured = read_table(RESULTS / f"segmentation_{name}_steps.csv")
     steps = next(int(row["steps"]) for row in measured if row["method"] == method)
     return f"train.steps={steps}", f"train.warmup_steps={min(50, max(1, steps // 10))}", f"train.validate_every={steps // 10}"
 
@@ -160,13 +159,6 @@ def _row(method: str, seed: int, folder: Path) -> dict[str, object]:
         row |= {key: round(found[key]["value"], 4), f"{key}_low": round(found[key]["low"], 4)}
         row |= {f"{key}_high": round(found[key]["high"], 4)}
     return row | {f"IoU {entry['name']}": round(entry["IoU"]["value"], 4) for entry in found["classes"]}
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ that of all threads, reading included, and empty where a run was killed in betwe
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import shutil
 import subprocess
@@ -33,7 +32,7 @@ from numpy.typing import NDArray
 
 from terralean import recipes
 from terralean.adapt.freezing import learning
-from terralean.benchmark.files import write_table
+from terralean.benchmark.files import read_table, write_table
 from terralean.cost.memory import peak_since, process_bytes, restart_peak
 from terralean.evaluate.run import run_evaluation
 from terralean.mapping.run import MapConfig, map_scene
@@ -335,7 +334,7 @@ def _windows(predictor: Predictor, image: torch.Tensor, valid: torch.Tensor, win
 
 def keep(rows: Iterable[Row], path: Path) -> None:
     """Write the table anew after every row; rows of earlier calls that are not made again stay."""
-    found = {_key(row): row for row in _read(path)}
+    found = {_key(row): row for row in read_table(path)}
     for row in rows:
         print(row, flush=True)  # noqa: T201 - a script's result
         found[_key(row)] = row
@@ -346,13 +345,6 @@ def keep(rows: Iterable[Row], path: Path) -> None:
 def _key(row: Row) -> tuple[str, ...]:
     """What no two rows of a table share."""
     return tuple(str(row.get(name, "")) for name in ("scene", "split", "method", "setting", "way", "height_px", "seed"))
-
-
-def _read(path: Path) -> list[Row]:
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def main() -> None:

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from terralean.errors import BandMismatch, ConfigError, LabelError
@@ -66,6 +68,18 @@ def test_wrong_count_without_names():
 def test_another_scale_is_refused():
     with pytest.raises(BandMismatch, match=r"reflectance in steps of 0.0001(.|\n)*digital number in steps of 1"):
         check_bands(Bands(names=RGB.names, units="reflectance", scale=1e-4), RGB, scene="scene.tif")
+
+
+@pytest.mark.parametrize("check", [check_bands, check_band_values])
+@pytest.mark.parametrize(("found", "need"), [("uint16", "uint8"), ("uint8", "float32")])
+def test_what_is_stored_in_8_bits_is_never_taken_for_what_is_not(check, found, need):
+    message = f"scene.tif holds {found} values, the model was trained on {need}; convert it so that its values mean the same"
+    with pytest.raises(BandMismatch, match=re.escape(message)):
+        check(Bands(names=RGB.names, dtype=found), Bands(names=RGB.names, dtype=need), scene="scene.tif")
+
+
+def test_wider_numbers_may_hold_the_same_values():
+    check_bands(Bands(names=RGB.names, dtype="int16"), Bands(names=RGB.names, dtype="uint16"), scene="scene.tif")
 
 
 def test_normalisation_refuses_a_constant_band():

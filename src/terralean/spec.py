@@ -126,7 +126,7 @@ def check_bands(found: Bands, need: Bands, *, scene: str) -> None:
 
 
 def check_band_values(found: Bands, need: Bands, *, scene: str) -> None:
-    """`check_bands` where the user has said which bands are meant: names may differ, count, units and scale may not."""
+    """`check_bands` where the user has said which bands are meant: names may differ, count and values may not."""
     if len(found) != len(need):
         many = ",".join(str(i + 1) for i in range(len(need)))
         fix = f"choose them by position with --bands, e.g. --bands {many}" if len(found) > len(need) else "it needs all of them"
@@ -138,6 +138,11 @@ def check_band_values(found: Bands, need: Bands, *, scene: str) -> None:
         raise BandMismatch(
             f"{scene} stores {found.units} in steps of {found.scale:g}, the model was trained on {need.units} in steps of "
             f"{need.scale:g}; convert the scene so that its values mean the same"
+        )
+    if found.dtype != need.dtype and "uint8" in (found.dtype, need.dtype):  # what is stretched to 8 bits means something else
+        raise BandMismatch(
+            f"{scene} holds {found.dtype} values, the model was trained on {need.dtype}; convert it so that its values mean "
+            "the same"
         )
 
 

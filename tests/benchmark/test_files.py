@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from terralean.benchmark.files import write_csv, write_table, write_text
+from terralean.benchmark.files import read_table, write_csv, write_table, write_text
 from terralean.errors import OutputFailed
 
 
@@ -33,6 +33,13 @@ def test_table_has_the_columns_in_their_order_and_refuses_a_further_one(tmp_path
     with pytest.raises(ValueError, match="'c'"):
         write_table([{"a": 1, "c": 2}], tmp_path / "table.csv", columns=("a", "b"))
     assert (tmp_path / "table.csv").read_bytes() == b"a,b\n1,2\n,3\n"
+
+
+def test_table_is_read_again_and_one_that_is_not_there_has_no_rows(tmp_path):
+    path = tmp_path / "table.csv"
+    assert read_table(path) == []
+    write_table([{"a": "ü, b", "b": None}, {"a": 0.5, "b": "two\nlines"}], path, columns=("a", "b"))
+    assert read_table(path) == [{"a": "ü, b", "b": ""}, {"a": "0.5", "b": "two\nlines"}]
 
 
 def test_file_that_cannot_be_written_is_named_and_nothing_stays(tmp_path):

@@ -199,7 +199,7 @@ def test_bands_are_picked_by_position(predictor, tmp_path):
 def test_values_of_16_bits_are_not_those_of_8(predictor, tmp_path):
     grid, bands = Grid(width=40, height=40, crs=None), Bands(names=("red", "green", "blue"), dtype="uint16")
     write_scene(tmp_path / "a.tif", np.full((3, 40, 40), 2000, np.uint16), grid=grid, bands=bands)
-    with pytest.raises(BandMismatch, match=r"a\.tif holds uint16 values, the model was trained on uint8; convert the image"):
+    with pytest.raises(BandMismatch, match=r"a\.tif holds uint16 values, the model was trained on uint8; convert it"):
         classify(predictor, [tmp_path / "a.tif"], config=ClassifyConfig(), data=AS_STORED)
 
 

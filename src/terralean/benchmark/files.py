@@ -1,4 +1,4 @@
-"""Files that a benchmark leaves; each appears whole or not at all."""
+"""Files that a benchmark leaves, and reads again; each appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ def write_table(rows: Iterable[Mapping[str, Any]], path: Path, *, columns: Itera
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, lines.getvalue())
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Rows of a table that `write_table` left, none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -22,8 +22,9 @@ from terralean.data.scene_views import keep_px, views
 from terralean.evaluate import reliability
 from terralean.evaluate.reliability import Reliability, of_images
 from terralean.evaluate.scene_metrics import Answers, answers, joined
-from terralean.mapping.images import THREADS, check_image_bands, judge
+from terralean.mapping.images import THREADS, judge
 from terralean.predict import Predictor
+from terralean.spec import check_bands
 from terralean.weights.card import Card
 
 BATCH = 32  # views that are judged at once
@@ -98,5 +99,5 @@ def _samples(images: Sequence[SceneImage], card: Card, *, config: SceneDataConfi
 
 def _look(image: SceneImage, card: Card, config: SceneDataConfig) -> Sample:
     picture = read_picture(image.path, config=config, keep_px=keep_px(config))
-    check_image_bands(picture.bands, card.bands, path=image.path, chosen=False)
+    check_bands(picture.bands, card.bands, scene=image.path)
     return views(picture, config)

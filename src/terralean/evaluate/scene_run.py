@@ -49,8 +49,8 @@ from terralean.evaluate.scene_intervals import SceneComparison, compare_scenes
 from terralean.evaluate.scene_metrics import Answers
 from terralean.evaluate.scene_report import render
 from terralean.evaluate.scene_rivals import SceneRival, score_rivals
-from terralean.mapping.images import check_image_bands
 from terralean.predict.predictor import Precision
+from terralean.spec import check_bands
 from terralean.weights.card import write_card
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def _elsewhere(run: SceneRun, data: Path) -> tuple[SceneGround, Mapping[str, See
     except LabelError as error:
         raise LabelError(f"{error}; {run.folder} can answer no other classes than it was trained on") from error
     checked = check_images(replace(dataset, images=_grouped(dataset.images, run.config.group)), config)
-    check_image_bands(checked.dataset.bands, run.card.bands, path=str(data), chosen=False)
+    check_bands(checked.dataset.bands, run.card.bands, scene=str(data))
     images = checked.dataset.images
     return SceneGround(root=dataset.root, images=images, units=units_of(images)), checked.seen
 

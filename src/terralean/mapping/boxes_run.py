@@ -37,6 +37,7 @@ from terralean.mapping.facts import scene_facts
 from terralean.mapping.lock import Lock
 from terralean.mapping.plan import Plan
 from terralean.mapping.progress import Meter, Progress
+from terralean.mapping.run import check_contract
 from terralean.mapping.scenes import SceneSource
 from terralean.predict import Predictor
 from terralean.raster.clip import Clip, read_clip
@@ -45,7 +46,6 @@ from terralean.raster.features import VECTOR_ERRORS
 from terralean.raster.geoparquet import import_pyarrow
 from terralean.raster.grid import Window
 from terralean.raster.scene import Scene
-from terralean.spec import check_band_values, check_bands
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def find_boxes(
     if config.format == "parquet":
         import_pyarrow(target.name)
     with source.open(predictor.card.bands, bands=config.bands) as scene, bounded_cache(), torch_threads(config.threads):
-        _check_bands(scene, predictor, chosen=config.bands is not None)
+        check_contract(scene, predictor.card, chosen=config.bands is not None)
         if not config.overwrite and (taken := [path for path in (target, dota) if path.exists()]):
             raise OutputFailed(f"{taken[0]} exists; give --overwrite to replace it, or another --out")
         search = _Search.of(predictor, scene, config)
@@ -371,10 +371,3 @@ def detections_of(merged: Merged, *, image: str) -> Detections:
         scores=merged.scores.double().numpy(),
         labels=merged.labels.numpy(),
     )
-
-
-def _check_bands(scene: Scene, predictor: Predictor, *, chosen: bool) -> None:
-    if chosen:
-        check_band_values(scene.bands, predictor.card.bands, scene=scene.path)
-    else:
-        check_bands(scene.bands, predictor.card.bands, scene=scene.path)

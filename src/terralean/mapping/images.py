@@ -24,7 +24,7 @@ from terralean.errors import BandMismatch, ConfigError, DatasetError, MissingFil
 from terralean.predict import Predictor
 from terralean.raster.source import check_there
 from terralean.raster.whole import whole
-from terralean.spec import Bands, check_band_values, check_bands
+from terralean.spec import check_band_values, check_bands
 from terralean.weights.card import Card
 
 THREADS = 8  # at most, that decode images
@@ -173,7 +173,7 @@ def _look(path: str, card: Card, how: SceneDataConfig, *, chosen: bool) -> Sampl
         if not Path(path).is_file():
             raise MissingFile(f"{path} is no file on this machine; download it, or map it as a scene")
         picture = read_picture(path, config=how, keep_px=keep_px(how))
-        check_image_bands(picture.bands, card.bands, path=path, chosen=chosen)
+        (check_band_values if chosen else check_bands)(picture.bands, card.bands, scene=path)
         if min(picture.valid.shape) < how.least_px:
             height, width = picture.valid.shape
             raise SizeError(
@@ -185,19 +185,6 @@ def _look(path: str, card: Card, how: SceneDataConfig, *, chosen: bool) -> Sampl
         return views(picture, how)
     except TerraleanError as error:
         return error
-
-
-def check_image_bands(found: Bands, need: Bands, *, path: str, chosen: bool) -> None:
-    """As for scenes; and what is stored in 8 bits is never the same as what is not."""
-    if chosen:
-        check_band_values(found, need, scene=path)
-    else:
-        check_bands(found, need, scene=path)
-    if found.dtype != need.dtype and "uint8" in (found.dtype, need.dtype):
-        raise BandMismatch(
-            f"{path} holds {found.dtype} values, the model was trained on {need.dtype}; convert the image so that its values "
-            "mean the same"
-        )
 
 
 def judge(predictor: Predictor, samples: Sequence[Sample], *, batch: int) -> Iterator[tuple[NDArray[np.float32], int]]:

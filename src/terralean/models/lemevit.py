@@ -489,6 +489,20 @@ def _config(
     return LeMeViTConfig(depths=depths, dims=dims, bands=bands, classes=classes, drop_path=drop_path, meta_tokens=meta_tokens)
 
 
+def sized_pyramid(
+    size: Callable[..., LeMeViTConfig],
+    *,
+    bands: int,
+    drop_path: float,
+    meta_tokens: int = 16,
+    s3_attention: S3Attention = "global",
+    s3_window_px: int = S3_WINDOW_PX,
+) -> LeMeViTPyramid:
+    """The backbone of one of the sizes above."""
+    config = size(bands=bands, drop_path=drop_path, meta_tokens=meta_tokens)
+    return LeMeViTPyramid(replace(config, s3_attention=s3_attention, s3_window_px=s3_window_px))
+
+
 def _enter(image: Tensor, meta_tokens: Tensor) -> tuple[Tensor, Tensor | None]:
     meta = meta_tokens.expand(image.shape[0], -1, -1)
     return image.contiguous(memory_format=torch.channels_last), meta

@@ -7,8 +7,7 @@ lateral maps are added instead of concatenated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from terralean.errors import ConfigError
 from terralean.layers.pooling import grid_means
 from terralean.layers.segmenter import Segmenter, at_size_of
 from terralean.models import lemevit
-from terralean.models.lemevit import S3_WINDOW_PX, LeMeViTPyramid, S3Attention
+from terralean.models.lemevit import S3_WINDOW_PX, LeMeViTConfig, LeMeViTPyramid, S3Attention, sized_pyramid
 from terralean.models.pyramid import TimmPyramid, pyramid
 from terralean.models.swin import SwinPyramid
 
@@ -66,52 +65,37 @@ def light(*, bands: int, classes: int, backbone: str, drop_path: float = 0.0, wi
     return _segmenter(pyramid(backbone, bands=bands, drop_path=drop_path), classes=classes, width=width)
 
 
-def lemevit_tiny_light(
-    *,
-    bands: int,
-    classes: int,
-    drop_path: float = 0.0,
-    meta_tokens: int = 16,
-    width: int = 128,
-    s3_attention: S3Attention = "global",
-    s3_window_px: int = S3_WINDOW_PX,
-) -> Segmenter:
-    """LeMeViT-tiny with the light head, 8.79 M parameters."""
-    config = lemevit.tiny(bands=bands, drop_path=drop_path, meta_tokens=meta_tokens)
-    body = LeMeViTPyramid(replace(config, s3_attention=s3_attention, s3_window_px=s3_window_px))
-    return _segmenter(body, classes=classes, width=width)
+def _on_lemevit(name: str, size: Callable[..., LeMeViTConfig], told: str) -> Callable[..., Segmenter]:
+    def build(
+        *,
+        bands: int,
+        classes: int,
+        drop_path: float = 0.0,
+        meta_tokens: int = 16,
+        width: int = 128,
+        s3_attention: S3Attention = "global",
+        s3_window_px: int = S3_WINDOW_PX,
+    ) -> Segmenter:
+        body = sized_pyramid(
+            size,
+            bands=bands,
+            drop_path=drop_path,
+            meta_tokens=meta_tokens,
+            s3_attention=s3_attention,
+            s3_window_px=s3_window_px,
+        )
+        return _segmenter(body, classes=classes, width=width)
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = told
+    return build
 
 
-def lemevit_small_light(
-    *,
-    bands: int,
-    classes: int,
-    drop_path: float = 0.0,
-    meta_tokens: int = 16,
-    width: int = 128,
-    s3_attention: S3Attention = "global",
-    s3_window_px: int = S3_WINDOW_PX,
-) -> Segmenter:
-    """LeMeViT-small with the light head, 15.84 M parameters."""
-    config = lemevit.small(bands=bands, drop_path=drop_path, meta_tokens=meta_tokens)
-    body = LeMeViTPyramid(replace(config, s3_attention=s3_attention, s3_window_px=s3_window_px))
-    return _segmenter(body, classes=classes, width=width)
-
-
-def lemevit_base_light(
-    *,
-    bands: int,
-    classes: int,
-    drop_path: float = 0.0,
-    meta_tokens: int = 16,
-    width: int = 128,
-    s3_attention: S3Attention = "global",
-    s3_window_px: int = S3_WINDOW_PX,
-) -> Segmenter:
-    """LeMeViT-base with the light head, 52.05 M parameters."""
-    config = lemevit.base(bands=bands, drop_path=drop_path, meta_tokens=meta_tokens)
-    body = LeMeViTPyramid(replace(config, s3_attention=s3_attention, s3_window_px=s3_window_px))
-    return _segmenter(body, classes=classes, width=width)
+lemevit_tiny_light = _on_lemevit("lemevit_tiny_light", lemevit.tiny, "LeMeViT-tiny with the light head, 8.79 M parameters.")
+lemevit_small_light = _on_lemevit(
+    "lemevit_small_light", lemevit.small, "LeMeViT-small with the light head, 15.84 M parameters."
+)
+lemevit_base_light = _on_lemevit("lemevit_base_light", lemevit.base, "LeMeViT-base with the light head, 52.05 M parameters.")
 
 
 def _segmenter(backbone: LeMeViTPyramid | SwinPyramid | TimmPyramid, *, classes: int, width: int) -> Segmenter:

@@ -13,7 +13,6 @@ with `chosen` and `found` outside the graph.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -23,17 +22,20 @@ from terralean.boxes.detected import Detected
 from terralean.errors import ConfigError
 from terralean.layers.folding import fold_norms
 from terralean.models import lemevit
-from terralean.models.lemevit import S3_WINDOW_PX, LeMeViTConfig, LeMeViTPyramid, S3Attention
+from terralean.models.lemevit import S3_WINDOW_PX, LeMeViTConfig, LeMeViTPyramid, S3Attention, sized_pyramid
 from terralean.models.oriented_fpn import FeaturePyramid
 from terralean.models.oriented_roi import RoIConfig, RoIHead, detections
 from terralean.models.oriented_rpn import Candidates, ProposalConfig, ProposalNetwork, proposals
-from terralean.models.pyramid import pyramid
+from terralean.models.pyramid import TimmPyramid, pyramid
+from terralean.models.swin import SwinPyramid
 
 STRIDES = (4, 8, 16, 32)
 COARSER = 64
 COUNTED = 1000  # proposals that published MACs are counted with
 WIDTH = 256  # channels of the maps that are searched
 RPN, ROI = ProposalConfig(), RoIConfig()
+
+Pyramid = LeMeViTPyramid | SwinPyramid | TimmPyramid
 
 
 class Proposed(NamedTuple):
@@ -158,14 +160,14 @@ def orcnn(
             f"orcnn reads maps at reductions {', '.join(map(str, STRIDES))}; {backbone} gives {', '.join(map(str, found))}; "
             "use for instance lemevit_tiny or resnet18"
         )
-    return OrientedRCNN(
-        body,
-        channels=body.feature_info.channels(),
-        classes=classes,
-        width=width,
-        rpn=ProposalConfig(of_level=proposals, most=proposals),
-        roi=RoIConfig(hidden=hidden, score=score, iou=iou),
-    )
+    roi = RoIConfig(hidden=hidden, score=score, iou=iou)
+    return _detector(body, classes=classes, width=width, proposals=proposals, roi=roi)
+
+
+def _detector(body: Pyramid, *, classes: int, width: int, proposals: int, roi: RoIConfig) -> OrientedRCNN:
+    channels = body.feature_info.channels()
+    rpn = ProposalConfig(of_level=proposals, most=proposals)
+    return OrientedRCNN(body, channels=channels, classes=classes, width=width, rpn=rpn, roi=roi)
 
 
 def _on_lemevit(name: str, size: Callable[..., LeMeViTConfig], told: str) -> Callable[..., OrientedRCNN]:
@@ -181,16 +183,9 @@ def _on_lemevit(name: str, size: Callable[..., LeMeViTConfig], told: str) -> Cal
         s3_attention: S3Attention = "global",
         s3_window_px: int = S3_WINDOW_PX,
     ) -> OrientedRCNN:
-        config = size(bands=bands, drop_path=drop_path)
-        body = LeMeViTPyramid(replace(config, s3_attention=s3_attention, s3_window_px=s3_window_px))
-        return OrientedRCNN(
-            body,
-            channels=body.feature_info.channels(),
-            classes=classes,
-            width=width,
-            rpn=ProposalConfig(of_level=proposals, most=proposals),
-            roi=RoIConfig(hidden=hidden, score=score),
-        )
+        body = sized_pyramid(size, bands=bands, drop_path=drop_path, s3_attention=s3_attention, s3_window_px=s3_window_px)
+        roi = RoIConfig(hidden=hidden, score=score)
+        return _detector(body, classes=classes, width=width, proposals=proposals, roi=roi)
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = told

@@ -12,8 +12,7 @@ and linear layers are in them, see tests/models/test_upernet.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +22,7 @@ from terralean.errors import ConfigError
 from terralean.layers.pooling import grid_means
 from terralean.layers.segmenter import Segmenter, at_size_of
 from terralean.models import lemevit
-from terralean.models.lemevit import S3_WINDOW_PX, LeMeViTPyramid, S3Attention
+from terralean.models.lemevit import S3_WINDOW_PX, LeMeViTConfig, LeMeViTPyramid, S3Attention, sized_pyramid
 from terralean.models.pyramid import TimmPyramid, pyramid
 from terralean.models.swin import SwinPyramid
 
@@ -124,55 +123,42 @@ def upernet(
     return _segmenter(body, classes=classes, width=width, auxiliary=auxiliary)
 
 
-def lemevit_tiny_upernet(
-    *,
-    bands: int,
-    classes: int,
-    drop_path: float = 0.0,
-    meta_tokens: int = 16,
-    width: int = 512,
-    auxiliary: bool = True,
-    s3_attention: S3Attention = "global",
-    s3_window_px: int = S3_WINDOW_PX,
-) -> Segmenter:
-    """LeMeViT-tiny with UPerNet and its auxiliary head, 36.47 M parameters."""
-    config = lemevit.tiny(bands=bands, drop_path=drop_path, meta_tokens=meta_tokens)
-    body = LeMeViTPyramid(replace(config, s3_attention=s3_attention, s3_window_px=s3_window_px))
-    return _segmenter(body, classes=classes, width=width, auxiliary=auxiliary)
+def _on_lemevit(name: str, size: Callable[..., LeMeViTConfig], told: str) -> Callable[..., Segmenter]:
+    def build(
+        *,
+        bands: int,
+        classes: int,
+        drop_path: float = 0.0,
+        meta_tokens: int = 16,
+        width: int = 512,
+        auxiliary: bool = True,
+        s3_attention: S3Attention = "global",
+        s3_window_px: int = S3_WINDOW_PX,
+    ) -> Segmenter:
+        body = sized_pyramid(
+            size,
+            bands=bands,
+            drop_path=drop_path,
+            meta_tokens=meta_tokens,
+            s3_attention=s3_attention,
+            s3_window_px=s3_window_px,
+        )
+        return _segmenter(body, classes=classes, width=width, auxiliary=auxiliary)
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = told
+    return build
 
 
-def lemevit_small_upernet(
-    *,
-    bands: int,
-    classes: int,
-    drop_path: float = 0.0,
-    meta_tokens: int = 16,
-    width: int = 512,
-    auxiliary: bool = True,
-    s3_attention: S3Attention = "global",
-    s3_window_px: int = S3_WINDOW_PX,
-) -> Segmenter:
-    """LeMeViT-small with UPerNet and its auxiliary head, 44.25 M parameters."""
-    config = lemevit.small(bands=bands, drop_path=drop_path, meta_tokens=meta_tokens)
-    body = LeMeViTPyramid(replace(config, s3_attention=s3_attention, s3_window_px=s3_window_px))
-    return _segmenter(body, classes=classes, width=width, auxiliary=auxiliary)
-
-
-def lemevit_base_upernet(
-    *,
-    bands: int,
-    classes: int,
-    drop_path: float = 0.0,
-    meta_tokens: int = 16,
-    width: int = 512,
-    auxiliary: bool = True,
-    s3_attention: S3Attention = "global",
-    s3_window_px: int = S3_WINDOW_PX,
-) -> Segmenter:
-    """LeMeViT-base with UPerNet and its auxiliary head, 81.32 M parameters."""
-    config = lemevit.base(bands=bands, drop_path=drop_path, meta_tokens=meta_tokens)
-    body = LeMeViTPyramid(replace(config, s3_attention=s3_attention, s3_window_px=s3_window_px))
-    return _segmenter(body, classes=classes, width=width, auxiliary=auxiliary)
+lemevit_tiny_upernet = _on_lemevit(
+    "lemevit_tiny_upernet", lemevit.tiny, "LeMeViT-tiny with UPerNet and its auxiliary head, 36.47 M parameters."
+)
+lemevit_small_upernet = _on_lemevit(
+    "lemevit_small_upernet", lemevit.small, "LeMeViT-small with UPerNet and its auxiliary head, 44.25 M parameters."
+)
+lemevit_base_upernet = _on_lemevit(
+    "lemevit_base_upernet", lemevit.base, "LeMeViT-base with UPerNet and its auxiliary head, 81.32 M parameters."
+)
 
 
 def swin_tiny_upernet(
