@@ -23,7 +23,8 @@ from terralean.evaluate.calibration import Calibrated, calibrated
 from terralean.evaluate.contenders import Contender
 from terralean.evaluate.intervals import Bootstrap, mean_bootstrap
 from terralean.evaluate.reliability import Reliability, sums, without
-from terralean.mapping.run import WINDOWS_AT_ONCE, MapConfig, check_contract, make_plan
+from terralean.mapping.contract import check_contract
+from terralean.mapping.run import WINDOWS_AT_ONCE, MapConfig, make_plan
 from terralean.mapping.strips import strips
 from terralean.predict import Predictor, load
 from terralean.predict.predictor import Precision

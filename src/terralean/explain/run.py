@@ -21,7 +21,8 @@ from terralean.explain.page import named
 from terralean.explain.part import FIGURE_PX, box_of, check_part, in_places, part_of, tell_size
 from terralean.explain.strips import Lattice, Reading, data_of_places, make_lattice, strips
 from terralean.explain.words import suffix, verdict, words
-from terralean.mapping.run import MapConfig, check_contract, make_plan
+from terralean.mapping.contract import check_contract
+from terralean.mapping.run import MapConfig, make_plan
 from terralean.predict import Predictor
 from terralean.raster.cog import CogWriter, Content
 from terralean.raster.display import stretch

@@ -21,7 +21,8 @@ from terralean.explain.token_numbers import LayerNumbers, TokenTally, WindowNumb
 from terralean.explain.token_strips import Known, Reading, Strip, first_reading, strips, token_lattice
 from terralean.explain.token_words import token_verdict, token_words
 from terralean.explain.tokens import Decisions, Tracer
-from terralean.mapping.run import MapConfig, check_contract, make_plan
+from terralean.mapping.contract import check_contract
+from terralean.mapping.run import MapConfig, make_plan
 from terralean.predict import Predictor
 from terralean.raster.cog import CogWriter, Content
 from terralean.raster.display import stretch

@@ -32,12 +32,12 @@ from terralean.data.oriented.record import Detections
 from terralean.errors import JobError, OutputFailed
 from terralean.mapping.boxes_files import features_of, open_file
 from terralean.mapping.boxes_stream import NOTHING, Found, Stream, within_reach
+from terralean.mapping.contract import check_contract
 from terralean.mapping.crew import torch_threads
 from terralean.mapping.facts import scene_facts
 from terralean.mapping.lock import Lock
 from terralean.mapping.plan import Plan
 from terralean.mapping.progress import Meter, Progress
-from terralean.mapping.run import check_contract
 from terralean.mapping.scenes import SceneSource
 from terralean.predict import Predictor
 from terralean.raster.clip import Clip, read_clip

@@ -16,6 +16,7 @@ from terralean.errors import ConfigError, UnreadableScene
 from terralean.mapping.already import Made, find_made
 from terralean.mapping.boxes_run import BoxesConfig, find_boxes
 from terralean.mapping.cells import CellPlan, CellWork
+from terralean.mapping.contract import check_contract
 from terralean.mapping.crew import Crew, default_workers, torch_threads
 from terralean.mapping.estimate import Limits, enough_memory, prepared
 from terralean.mapping.facts import facts_of
@@ -37,7 +38,7 @@ from terralean.raster.outlines import check_polygons
 from terralean.raster.pair import find_pair
 from terralean.raster.scene import Scene
 from terralean.raster.write import count_classes
-from terralean.spec import check_band_values, check_bands, check_mappable
+from terralean.spec import check_mappable
 from terralean.weights.card import Card
 
 log = logging.getLogger(__name__)
@@ -244,18 +245,6 @@ def make_cell_plan(card: Card, grid: Grid, *, config: MapConfig) -> CellPlan:
 def map_path(source: SceneSource, *, out: Path) -> Path:
     """Where the map of a scene goes."""
     return out / f"{source.stem}_map.tif"
-
-
-def check_contract(scene: Scene, card: Card, *, chosen: bool) -> None:
-    """The scene's bands against the model's; positions given by the user count for more than names, with a warning."""
-    if not chosen:
-        check_bands(scene.bands, card.bands, scene=scene.path)
-        return
-    check_band_values(scene.bands, card.bands, scene=scene.path)
-    pairs = zip(scene.bands.names, card.bands.names, strict=True)
-    told = ", ".join(f"{theirs} as {ours}" for theirs, ours in pairs if theirs.casefold() != ours.casefold())
-    if told and scene.bands.named and card.bands.named:
-        log.warning("%s: taking, as --bands says, %s", scene.path, told)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
