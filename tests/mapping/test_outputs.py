@@ -14,7 +14,7 @@ from terralean.errors import ConfigError, GridMismatch, OutputFailed, Unreadable
 from terralean.mapping.plan import Plan
 from terralean.mapping.run import MapConfig, map_scene
 from terralean.mapping.strips import strips
-from terralean.predict import load
+from terralean.predict import Predictor, load
 from terralean.raster.area import row_area_m2
 from terralean.raster.clip import read_clip
 from terralean.raster.grid import Grid
@@ -262,7 +262,9 @@ def test_scenes_may_have_more_bands_than_the_model_and_floats(predictor, tmp_pat
     array[:, 30:40, 100:120] = np.nan
     write_scene(tmp_path / "scene.tif", array, grid=GRID, bands=bands, nodata=0)
     config = MapConfig(bands=(1, 3, 4), confidence=True)
-    result = map_scene(predictor, tmp_path / "scene.tif", out=tmp_path / "maps", config=config)
+    card = replace(predictor.card, bands=replace(predictor.card.bands, dtype="float32"))
+    trained = Predictor(predictor.model, card, device=predictor.device, precision="fp32")
+    result = map_scene(trained, tmp_path / "scene.tif", out=tmp_path / "maps", config=config)
     gap = np.zeros((190, 210), bool)
     gap[30:40, 100:120] = True
     gap[:23, :35] = True
