@@ -206,6 +206,14 @@ def test_a_field_that_is_said_twice(tmp_path, caplog):
         ({"wavelength": "{450, 550, red, 2200}"}, "wavelength is 450, 550, red, 2200; expected numbers between commas"),
         ({"map_info": "{UTM, 1, 1, 500000}"}, "map info is UTM, 1, 1, 500000; expected projection, reference pixel"),
         ({"map_info": "{UTM, 1, 1, 500000, 4000000, ten, 10}"}, "expected numbers for pixel, place and size"),
+        ({"map_info": "{UTM, 1, 1, nan, 4000000, 10, 10}"}, "expected finite numbers for pixel, place and size"),
+        ({"samples": "nan"}, "samples is nan; expected a whole number"),
+        ({"samples": "inf"}, "samples is inf; expected a whole number"),
+        ({"lines": "9" * 20}, "lines is 9+; expected a whole number"),
+        ({"lines": "9" * 15}, r"its header .*a\.hdr tells of"),
+        ({"bbl": "{1, nan, 1, 1}"}, "bbl is 1, nan, 1, 1; expected finite numbers between commas"),
+        ({"data_gain_values": "{1, inf, 1, 1}"}, "data gain values is 1, inf, 1, 1; expected finite numbers"),
+        ({"reflectance_scale_factor": "-10000"}, "reflectance scale factor is -10000; expected a number above 0"),
     ],
 )
 def test_what_a_header_cannot_say(tmp_path, fields, message):
@@ -293,6 +301,14 @@ def test_lists_of_the_wrong_length_are_told_and_not_used(tmp_path, caplog):
     assert "the header has 3 wavelengths for 4 bands; they are not used" in caplog.text
     assert "the list of bad bands (bbl) has 2 numbers for 4 bands; it is not used" in caplog.text
     assert "the header has 2 data gain values for 4 bands; they are not used" in caplog.text
+
+
+@pytest.mark.parametrize("unit", [None, "Nanometers"])
+def test_wavelengths_in_two_units_are_a_warning(tmp_path, caplog, unit):
+    path = write(tmp_path, wavelength="{0.45, 550, 650, 2200}", wavelength_units=unit)
+    with caplog.at_level(logging.WARNING):
+        assert open_scene(path).bands.wavelength_nm == (None, 550, 650, 2200)
+    assert "1 of 4 wavelengths, 0.45, are not those of light in that unit: these bands have none" in caplog.text
 
 
 def test_bad_bands_are_left_out_and_keep_their_numbers(tmp_path):

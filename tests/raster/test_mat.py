@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from terralean.errors import UnreadableScene
+from terralean.errors import TerraleanError, UnreadableScene
 from terralean.raster import arrays, mat5
 from terralean.raster.grid import Window
 from terralean.raster.scene import open_scene
@@ -162,6 +162,38 @@ def test_a_file_that_is_cut_off_is_an_error(tmp_path, kind):
     (tmp_path / "a.mat").write_bytes(data[: len(data) // 2])
     with pytest.raises(UnreadableScene, match=r"a\.mat .*copy or download it again"):
         open_scene(tmp_path / "a.mat").read(WINDOW)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_damaged_file_is_read_as_it_was_or_an_error(tmp_path, kind):
+    """Bytes that flip anywhere before the numbers end in UnreadableScene, never in an error of a library."""
+    path, rng, refused = tmp_path / "a.mat", np.random.default_rng(0), 0
+    WRITERS[kind](path, cube=CUBE)
+    data = path.read_bytes()
+    for _ in range(150):
+        damaged = np.frombuffer(data, np.uint8).copy()
+        damaged[rng.integers(min(len(data), 3000), size=3)] = rng.integers(256, size=3)
+        path.write_bytes(damaged.tobytes())
+        try:
+            with open_scene(path) as scene:
+                scene.read(WINDOW)
+        except TerraleanError:
+            refused += 1
+    assert refused > 10
+
+
+def test_a_damaged_npy_header_is_an_error(tmp_path):
+    np.save(tmp_path / "a.npy", CUBE)
+    data = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(data.replace(b"), }", b"(, }"))
+    with pytest.raises(UnreadableScene, match=r"a\.npy is no \.npy file: .*; write it with numpy\.save"):
+        open_scene(tmp_path / "a.npy")
+
+
+def test_an_empty_data_set_beside_the_cube_is_passed_over(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["cube"], file["nothing"] = CUBE, h5py.Empty("f4")
+    np.testing.assert_array_equal(whole(tmp_path / "a.h5"), CUBE)
 
 
 def test_what_is_no_matlab_file(tmp_path):

@@ -71,6 +71,14 @@ def test_a_band_outside_of_light_has_none():
     assert nanometres((0, 450, 99_999), unit="nm")[0] == (None, 450, None)
 
 
+def test_micrometres_among_nanometres_are_told():
+    mixed = (0.45, 0.55, 650, 750)
+    told = "2 of 4 wavelengths, 0.45, 0.55, are not those of light in that unit: these bands have none"
+    assert nanometres(mixed, unit="nm") == ((None, None, 650, 750), told)
+    assert nanometres(mixed, unit=None)[1] == f"the wavelengths have no unit; from their size they are nanometres; {told}"
+    assert nanometres((0, 450, 550), unit="nm") == ((None, 450, 550), None)  # 0 is how a header says that it is not known
+
+
 def test_widths_have_the_unit_of_the_centres():
     waves = (0.45, 0.55)
     nm, _ = nanometres(waves, unit="um")

@@ -6,6 +6,7 @@ BIP "rcb", an array of MATLAB "bcr". Reads give (bands, rows, columns).
 
 from __future__ import annotations
 
+import math
 import tempfile
 import threading
 import zlib
@@ -39,7 +40,7 @@ class Layout:
     @property
     def bytes(self) -> int:
         """What all of it takes."""
-        return int(np.prod([*self.shape, np.dtype(self.dtype).itemsize], dtype=np.int64))
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 class Store(Protocol):

@@ -6,6 +6,7 @@ ENVI itself opens such files with header offset 0, file type ENVI Standard and b
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -209,7 +210,8 @@ def waves(
         return None, None, [], [f"the header has {len(listed)} wavelengths for {count} bands; they are not used"]
     nm, note = nanometres(listed, unit=unit)
     told = unit is not None and unit.lower() != "unknown"
-    notes, odd = ([], [note]) if note and (told or nm is None) else ([note] if note else [], [])
+    lost = nm is None or any(at is None and value for value, at in zip(listed, nm, strict=True))
+    notes, odd = ([], [note]) if note and (told or lost) else ([note] if note else [], [])
     widths = header.numbers("fwhm")
     if nm is None or not widths:
         return nm, None, notes, odd
@@ -228,7 +230,7 @@ def band_names(header: Header, count: int) -> tuple[str, ...]:
 
 def good_bands(header: Header, count: int) -> tuple[tuple[bool, ...], list[str]]:
     """Which bands the list of bad bands leaves, and what is wrong with it."""
-    listed = header.numbers("bbl")
+    listed = header.finite("bbl")
     if not listed:
         return (True,) * count, []
     if len(listed) != count:
@@ -248,6 +250,8 @@ def _scaling(header: Header, count: int, config: CubeConfig) -> tuple[float, Sca
     if config.raw:
         return 1.0, None, units, []
     factor = header.number("reflectance scale factor")
+    if factor is not None and not 0 <= factor < math.inf:
+        raise header.wrong("reflectance scale factor", "a number above 0")
     gains, offsets, odd = _gains(header, count)
     if factor:
         if gains and any(abs(gain * factor - 1) > 1e-3 for gain in gains):  # noqa: PLR2004 - they are printed with few digits
@@ -265,7 +269,7 @@ def _scaling(header: Header, count: int, config: CubeConfig) -> tuple[float, Sca
 def _gains(header: Header, count: int) -> tuple[list[float], list[float], list[str]]:
     found, odd = [], []
     for name in ("data gain values", "data offset values"):
-        listed = header.numbers(name)
+        listed = header.finite(name)
         if listed and len(listed) != count:
             odd.append(f"the header has {len(listed)} {name} for {count} bands; they are not used")
             listed = []

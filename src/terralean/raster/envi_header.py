@@ -6,6 +6,7 @@ underlines, which vary among the programs that write them.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from terralean.errors import UnreadableScene
 
 FIRST_LINE = "ENVI"
 LINE_WIDTH = 120
+LARGEST = 2**53  # whole number that a header tells, as any larger float is one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class Header:
     def whole(self, name: str) -> int | None:
         """A whole number. Raises UnreadableScene where it is none."""
         found = self.number(name)
-        if found is not None and found != int(found):
+        if found is not None and (not abs(found) <= LARGEST or found != int(found)):
             raise self.wrong(name, "a whole number")
         return None if found is None else int(found)
 
@@ -60,6 +62,13 @@ class Header:
             return [float(item) for item in items]
         except ValueError as error:
             raise self.wrong(name, "numbers between commas") from error
+
+    def finite(self, name: str) -> list[float]:
+        """`numbers` of which none may be NaN or infinite."""
+        found = self.numbers(name)
+        if not all(map(math.isfinite, found)):
+            raise self.wrong(name, "finite numbers between commas")
+        return found
 
     def items(self, name: str) -> list[str]:
         """Texts between commas; none where it is missing."""

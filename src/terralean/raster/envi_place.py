@@ -67,6 +67,8 @@ def _transform(header: Header, info: Sequence[str]) -> tuple[float, float, float
         turned = next((float(text.partition("=")[2]) for text in info if plain(text).startswith("rotation=")), 0.0)
     except ValueError as error:
         raise header.wrong("map info", "numbers for pixel, place and size") from error
+    if not all(map(math.isfinite, (ref_x, ref_y, east, north, size_x, size_y, turned))):
+        raise header.wrong("map info", "finite numbers for pixel, place and size")
     if not size_x or not size_y:
         raise header.wrong("map info", "a pixel size other than 0")
     cos, sin = (1.0, 0.0) if not turned else (math.cos(math.radians(turned)), math.sin(math.radians(turned)))

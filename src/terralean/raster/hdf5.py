@@ -42,7 +42,7 @@ def values_of(path: str, names: list[str]) -> dict[str, Any]:
 
 
 def _add(found: list[Variable], path: str, name: str, item: Any) -> None:
-    if not hasattr(item, "shape") or name.startswith("#"):  # a group; MATLAB keeps cells and texts under #refs#
+    if getattr(item, "shape", None) is None or name.startswith("#"):  # a group, or empty; MATLAB keeps cells under #refs#
         return
     kind = item.attrs.get("MATLAB_class", item.dtype.name.encode())
     kind = kind.decode() if isinstance(kind, bytes) else str(kind)
@@ -116,5 +116,5 @@ def _opened(path: str) -> Any:
 def _reading(path: str) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError) as error:  # h5py has all three for what is damaged, depending on the place
         raise UnreadableScene(f"{path} cannot be read as HDF5: {error}; copy or download it again") from error

@@ -47,7 +47,7 @@ def variables(path: str) -> list[Variable]:
         with open(path, "rb") as file:
             order = _byte_order(file, path)
             return list(_walk(file, path, order))
-    except (struct.error, zlib.error, KeyError, IndexError) as error:
+    except (struct.error, zlib.error, KeyError, IndexError, ValueError) as error:
         raise UnreadableScene(f"{path} breaks off or is damaged ({error}); copy or download it again") from error
 
 

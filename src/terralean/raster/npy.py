@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -19,7 +20,7 @@ def variable(path: Path) -> Variable:
             version = npy_format.read_magic(file)
             read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
             shape, fortran, dtype = read(file)
-        except (ValueError, EOFError) as error:
+        except (ValueError, EOFError, SyntaxError, TokenError) as error:
             raise UnreadableScene(f"{path} is no .npy file: {error}; write it with numpy.save") from error
         offset = file.tell()
         size = file.seek(0, 2)

@@ -11,6 +11,7 @@ from terralean.errors import ConfigError, MissingFile
 
 OPTICAL_NM = (200.0, 20_000.0)  # what a band centre can be
 MICRO_BELOW = 100.0  # where no unit is told, smaller numbers are micrometres
+SHOWN = 5  # numbers in a remark
 NOT_A_LENGTH = ("index", "band", "none", "date", "time")
 LENGTH_NM = {  # the first letters of a unit of length, in nm; m alone must come last
     "nanom": 1.0,
@@ -53,7 +54,9 @@ def nanometres(values: Sequence[float], *, unit: str | None) -> tuple[Waves | No
             return None, "the wavelengths are the numbers of the bands, and not used"
         micro = max(values) < MICRO_BELOW
         note = f"the wavelengths have no unit; from their size they are {'micrometres' if micro else 'nanometres'}"
-        return _inside([v * (1e3 if micro else 1.0) for v in values]), note
+        factor = 1e3 if micro else 1.0
+        nm = [v * factor for v in values]
+        return _inside(nm), note + (f"; {strays}" if (strays := _strays(values, nm)) else "")
     nm = [factors(v) for v in values]
     if not any(map(_optical, nm)):
         for name, factor in (("micrometres", 1e3), ("nanometres", 1.0)):
@@ -61,7 +64,7 @@ def nanometres(values: Sequence[float], *, unit: str | None) -> tuple[Waves | No
                 note = f"the wavelengths are said to be in {unit}, but {_span(values)} can only be {name}; read as these"
                 return _inside([v * factor for v in values]), note
         return None, f"the wavelengths, {_span(values)} {unit}, are not those of light, 200 to 20,000 nm, and not used"
-    return _inside(nm), None
+    return _inside(nm), _strays(values, nm)
 
 
 def widths_nm(values: Sequence[float], *, waves: Sequence[float], nm: Waves) -> tuple[float, ...]:
@@ -166,6 +169,15 @@ def _reading(unit: str | None) -> tuple[Any, str | None]:
 def _inside(nm: Sequence[float]) -> Waves | None:
     found = tuple(round(v, 4) if _optical(v) else None for v in nm)
     return found if any(found) else None
+
+
+def _strays(values: Sequence[float], nm: Sequence[float]) -> str | None:
+    """What to say of numbers that are none beside others that are; 0 is written where a band has no wavelength."""
+    lost = [f"{v:g}" for v, at in zip(values, nm, strict=True) if v and not _optical(at)]
+    if not lost or len(lost) == len(values):
+        return None
+    shown = ", ".join(lost[:SHOWN]) + (f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else "")
+    return f"{len(lost)} of {len(values)} wavelengths, {shown}, are not those of light in that unit: these bands have none"
 
 
 def _optical(nm: float) -> bool:
