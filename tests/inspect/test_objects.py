@@ -1,10 +1,12 @@
 """Folders of images with oriented objects, as inspect tells of them, and as tile cuts them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 
 from terralean.data.oriented.dota import read_labels, write_labels
 from terralean.raster.grid import Grid
@@ -50,6 +52,38 @@ def test_inspect_tells_of_labels_that_are_wrong(dota, terralean):
     (dota / "train" / "labelTxt" / "one.txt").write_text("5 5 25 5 25 13 5 boat 0\n")
     status, out, _ = terralean("inspect", dota)
     assert status == 2 and "line 1: 7 numbers before 'boat'" in out
+
+
+def test_inspect_knows_other_layouts_of_objects(tmp_path, terralean):
+    Image.fromarray(np.arange(60 * 40 * 3, dtype=np.uint8).reshape(40, 60, 3)).save(tmp_path / "a.png")
+    box = "<robndbox><cx>20</cx><cy>20</cy><w>8</w><h>4</h><angle>0</angle></robndbox>"
+    coco = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 1, "name": "dam"}]}
+    coco |= {"annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 9, 9]}]}
+    files = {
+        "yolo": {"data.yaml": "names: [dam]", "images": "a.png", "labels/a.txt": "0 0.1 0.2 0.3 0.2 0.3 0.4 0.1 0.4"},
+        "dior": {
+            "JPEGImages-test": "a.png",
+            "Annotations/Oriented Bounding Boxes/a.xml": f"<annotation><object><name>dam</name>{box}</object></annotation>",
+        },
+        "coco": {"images": "a.png", "labels.json": json.dumps(coco)},
+    }
+    for name, parts in files.items():
+        for place, text in parts.items():
+            path = tmp_path / name / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if text == "a.png":
+                path.mkdir()
+                shutil.copy(tmp_path / "a.png", path)
+            else:
+                path.write_text(text)
+    status, out, _ = terralean("inspect", *(tmp_path / name for name in files), "--json")
+    assert status == 0
+    assert [(one["kind"], one["objects"], one["classes"]) for one in json.loads(out)] == [("objects", 1, [["dam", 1]])] * 3
+
+
+def test_a_setting_that_tiles_do_not_heed_is_refused(dota, tmp_path, terralean):
+    status, _, err = terralean("tile", dota, "--out", tmp_path / "tiles", "--set", "data.bands=[1]")
+    assert status == 2 and "no setting data.bands" in err and not (tmp_path / "tiles").exists()
 
 
 def test_tiles_keep_their_place_and_their_objects(dota, tmp_path, terralean):

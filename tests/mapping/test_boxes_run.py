@@ -17,7 +17,7 @@ from terralean.boxes.form import to_polygons
 from terralean.boxes.overlap import iou
 from terralean.boxes.rectangle import smallest_rectangle
 from terralean.data.oriented.dota import read_results
-from terralean.errors import BandMismatch, ConfigError, JobError, OutputFailed
+from terralean.errors import BandMismatch, ConfigError, JobError, OutputFailed, UnreadableScene
 from terralean.mapping.boxes_run import BoxesConfig, find_boxes, search_scene
 from terralean.mapping.run import MapConfig, check_task, map_scene
 from terralean.mapping.scenes import as_source
@@ -105,6 +105,14 @@ def scene(harbour, tmp_path_factory):
     path = tmp_path_factory.mktemp("scene") / "harbour.tif"
     write_scene(path, harbour[0], grid=PLACED, bands=BANDS, nodata=None)
     return path
+
+
+def test_a_scene_without_a_valid_pixel_is_refused(tmp_path):
+    path = tmp_path / "none.tif"
+    write_scene(path, np.zeros((3, 60, 70), np.uint8), grid=Grid(width=70, height=60, crs=None), bands=BANDS, nodata=0)
+    with pytest.raises(UnreadableScene, match=r"none\.tif holds no valid pixel in these bands.*search another scene"):
+        find_boxes(detector(), as_source(path), out=tmp_path / "out", config=BoxesConfig())
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def found_in(path):
@@ -259,7 +267,7 @@ def test_searching_in_memory_finds_the_same(scene, tmp_path):
 def test_map_scene_finds_boxes_where_the_model_does(scene, tmp_path):
     result = map_scene(detector(), scene, out=tmp_path, config=MapConfig(polygons="fgb", overlap_px=48))
     assert result.path.endswith("harbour_boxes.fgb") and sum(result.objects.values()) == 60
-    with pytest.raises(ConfigError, match="finds oriented boxes, for which scores, stac has no meaning"):
+    with pytest.raises(ConfigError, match="finds oriented boxes, for which --scores, --stac have no meaning"):
         map_scene(detector(), scene, out=tmp_path, config=MapConfig(scores=True, stac=True))
 
 

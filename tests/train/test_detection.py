@@ -219,7 +219,24 @@ def test_runs_of_other_test_images_are_not_compared(seeds, objects, tmp_path, te
 def test_what_a_detector_cannot_do_is_refused(trained, objects, tmp_path, terralean):
     scene = objects / "test" / "images" / "harbour_3.tif"
     status, _, err = terralean("map", trained[1], scene, "--out", tmp_path, "--confidence")
-    assert status == 2 and "finds oriented boxes, for which confidence has no meaning" in " ".join(err.split())
+    assert status == 2 and "finds oriented boxes, for which --confidence has no meaning" in " ".join(err.split())
+    status, _, err = terralean("map", trained[1], scene, "--out", tmp_path, "--memory", "2GB", "--scores")
+    assert status == 2 and "for which --scores, --memory have no meaning" in " ".join(err.split())
+    status, _, err = terralean("evaluate", trained[1], "--noise", "0,100")
+    assert status == 2 and "--noise is for runs of segmentation" in " ".join(err.split())
+
+
+def test_images_of_one_name_are_not_scored_into_one_file(trained, objects, tmp_path, terralean):
+    rows = ["path,label"]
+    for number, split in ((0, "train"), (3, "test")):
+        for kind, suffix in (("images", ".tif"), ("labelTxt", ".txt")):
+            (tmp_path / "data" / split / kind).mkdir(parents=True)
+            shutil.copy(objects / split / kind / f"harbour_{number}{suffix}", tmp_path / "data" / split / kind / f"one{suffix}")
+        rows.append(f"{split}/images/one.tif,{split}/labelTxt/one.txt")
+    (tmp_path / "data" / "index.csv").write_text("\n".join(rows) + "\n")
+    status, _, err = terralean("evaluate", trained[1], "--data", tmp_path / "data", "--out", tmp_path / "report")
+    assert status == 2 and "several images are called one; result files name them so" in " ".join(err.split())
+    assert not (tmp_path / "report").exists()
 
 
 def test_recipes_of_the_package_are_read():

@@ -37,13 +37,12 @@ def tile(
     """
     configure_logging(verbose)
     from terralean import recipes
-    from terralean.data.oriented.config import DetectionDataConfig
-    from terralean.data.oriented.layouts import find_objects
+    from terralean.data.oriented.layouts import ObjectsConfig, find_objects
     from terralean.data.oriented.tiles import TilesConfig, write_tiles
 
     given: dict[str, Any] = only_given({"size_px": size, "overlap_px": overlap, "iof": iof, "cut": cut})
     config = TilesConfig(empty=empty, **given)
-    found = find_objects(data, recipes.data_settings(DetectionDataConfig, changes or []))
+    found = find_objects(data, recipes.data_settings(ObjectsConfig, changes or []))
     written = write_tiles(found, out, config)
     if as_json:
         print_json(asdict(written) | {"out": str(out)})

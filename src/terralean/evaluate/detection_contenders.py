@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from terralean.data.oriented.layouts import Picture, find_objects
 from terralean.data.oriented.record import Detections
 from terralean.data.oriented.split import ObjectsSplit, SavedSplit, group_of, load_objects_split, read_root, resplit
 from terralean.data.words import listed
-from terralean.errors import ConfigError, EmptySplit, RunError
+from terralean.errors import ConfigError, DatasetError, EmptySplit, RunError
 from terralean.evaluate.contenders import Contender, ReadRun, part_of
 from terralean.evaluate.detection_intervals import (
     MIN_BLOCKS,
@@ -131,6 +132,9 @@ def other_ground(run: DetectionRun, data: Path) -> DetectionGround:
 
 
 def _ground(pictures: tuple[Picture, ...], run: DetectionRun, *, split: ObjectsSplit | None, root: str) -> DetectionGround:
+    stems = Counter(Path(one.record.image).stem for one in pictures)
+    if twice := [stem for stem, count in stems.items() if count > 1]:
+        raise DatasetError(f"{root}: several images are called {listed(twice)}; result files name them so, rename all but one")
     units = {one.group or one.record.image for one in pictures}
     block_px = float(run.card.tile_px) if len(units) < MIN_BLOCKS else None
     return DetectionGround(pictures=pictures, split=split, root=root, block_px=block_px)

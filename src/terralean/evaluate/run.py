@@ -90,6 +90,8 @@ def run_evaluation(
         raise RunError(f"{folder} is a run of {task}; runs of {' and '.join(EVALUATIONS)} can be evaluated")
     if noise is not None and task == "change":
         raise ConfigError(f"{folder} is a run of change; --noise is for single images, so leave it out")
+    if noise is not None and task not in ("classification", "segmentation"):
+        raise ConfigError(f"{folder} is a run of {task}; --noise is for runs of segmentation, so leave it out")
     if noise is not None and task != "segmentation":
         raise ConfigError(
             f"{folder} is a run of {task}: its images are resized before they are seen, so that a number of noisy pixels in "

@@ -13,7 +13,7 @@ import shapely
 from numpy.typing import NDArray
 
 from terralean.data.oriented.config import DetectionDataConfig
-from terralean.data.oriented.layouts import DOTA_LABELS, Picture, Pictures, find_objects
+from terralean.data.oriented.layouts import DOTA_LABELS, Picture, Pictures, find_objects, is_of_objects
 from terralean.data.oriented.tiles import TilesConfig, plan_tiles
 from terralean.data.words import counted, listed
 from terralean.errors import TerraleanError
@@ -44,9 +44,12 @@ class ObjectsReport:
 
 
 def holds_objects(path: str) -> bool:
-    """Whether a folder has labels of oriented objects as DOTA does, beside its images or in a folder for each split."""
+    """Whether a folder has labels of oriented objects: as DOTA does, beside its images or in a folder for each split, or in
+    another layout that is of nothing else.
+    """
     root = Path(path)
-    return any((root / folder / labels).is_dir() for folder in FOLDERS for labels in DOTA_LABELS)
+    as_dota = any((root / folder / labels).is_dir() for folder in FOLDERS for labels in DOTA_LABELS)
+    return as_dota or (root.is_dir() and is_of_objects(root))
 
 
 def describe_objects(root: Path, config: DetectionDataConfig) -> ObjectsReport:

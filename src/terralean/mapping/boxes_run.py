@@ -29,7 +29,7 @@ from terralean.boxes.form import to_polygons
 from terralean.boxes.merge import MergeConfig, Merged
 from terralean.data.oriented.dota import write_results
 from terralean.data.oriented.record import Detections
-from terralean.errors import JobError, OutputFailed
+from terralean.errors import JobError, OutputFailed, UnreadableScene
 from terralean.mapping.boxes_files import features_of, open_file
 from terralean.mapping.boxes_stream import NOTHING, Found, Stream, within_reach
 from terralean.mapping.contract import check_contract
@@ -96,8 +96,9 @@ def find_boxes(
     """Write `out/<scene>_boxes.gpkg` and `out/<scene>_dota/Task1_<class>.txt` with the objects of a scene.
 
     A polygon has `class`, `value`, `score`, and the box in px of the scene: `x_px`, `y_px`, `width_px`, `height_px`,
-    `angle_deg`. A scene without objects gives files without any. Raises BandMismatch before anything is searched, OutputFailed
-    where files are there or cannot be written, JobError where another run is at it or was begun otherwise.
+    `angle_deg`. A scene without objects gives files without any. Raises BandMismatch before anything is searched,
+    UnreadableScene where the scene holds no valid pixel, OutputFailed where files are there or cannot be written, JobError
+    where another run is at it or was begun otherwise.
     """
     began = time.monotonic()
     target, dota = targets_of(source, out=out, format=config.format)
@@ -111,6 +112,9 @@ def find_boxes(
         folder = target.with_name(f"{source.stem}_boxes.part")
         with _job(folder, search.facts(), overwrite=config.overwrite) as resumed:
             windows = _search_rows(search, folder, progress)
+            if not windows:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise UnreadableScene(_nothing(search))
             merged = _merged_rows(search, folder)
             counts = _write(merged, search, target, dota, stem=source.stem)
         shutil.rmtree(folder, ignore_errors=True)
@@ -248,6 +252,15 @@ def _search_rows(search: _Search, folder: Path, progress: Callable[[Progress], N
         _save(path, found, windows)
     progress(meter.at(grid.height))
     return seen
+
+
+def _nothing(search: _Search) -> str:
+    aoi = search.config.aoi
+    where, other = ("", "scene") if aoi is None else (f" within the polygons of {aoi}", "area")
+    return (
+        f"{search.scene.path} holds no valid pixel in these bands{where}: every one is nodata, masked or NaN; search another "
+        f"{other}"
+    )
 
 
 def _height(plan: Plan, rows: int) -> int:

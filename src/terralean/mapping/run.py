@@ -189,11 +189,12 @@ def _boxes(
     predictor: Predictor, source: SceneSource, *, out: Path, config: MapConfig, progress: Callable[[Progress], None]
 ) -> MapResult:
     """The scene's oriented boxes in place of a map."""
-    others = ("confidence", "scores", "compute", "table", "stac", "envi", "min_area_m2", "memory_bytes")
-    asked = {name: getattr(config, name) for name in others}
-    if wrong := [name for name, value in asked.items() if value]:
+    flags = {name: f"--{name}" for name in ("confidence", "scores", "compute", "table", "stac", "envi")}
+    flags |= {"min_area_m2": "--min-area", "memory_bytes": "--memory"}
+    if wrong := [flag for name, flag in flags.items() if getattr(config, name)]:
+        has = "has" if len(wrong) == 1 else "have"
         raise ConfigError(
-            f"{predictor.card.model} finds oriented boxes, for which {', '.join(wrong)} has no meaning; leave it out"
+            f"{predictor.card.model} finds oriented boxes, for which {', '.join(wrong)} {has} no meaning; leave it out"
         )
     found = find_boxes(predictor, source, out=out, config=_boxes_config(config, predictor), progress=progress)
     return MapResult(

@@ -90,6 +90,8 @@ def polygons_in_px(path: str, *, like: Grid, window: Window, field: str | None, 
     """
     layer, theirs = _placed_layer(path, like=like, name=name, instead="polygons in px, such as DOTA's text files")
     inside = window.cut(like.window)
+    if not layer["features"]:  # an empty GeoJSON has no attributes
+        return np.empty(0, dtype=object), []
     column = choose_field(path, layer["fields"], layer["dtypes"], field=field)
     if not inside.pixels:
         return np.empty(0, dtype=object), []

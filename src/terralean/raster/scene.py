@@ -73,6 +73,13 @@ class Scene:
             shapes = [dataset.block_shapes[i - 1] for i in self.positions]
         return max(height for height, _ in shapes), max(width for _, width in shapes)
 
+    def has_palette(self) -> bool:
+        """Whether a band holds numbers of colours, other than those of a ramp of greys, which are brightness."""
+        with self.source.dataset() as dataset:
+            coloured = [i for i in self.positions if dataset.colorinterp[i - 1] == ColorInterp.palette]
+            tables = [dataset.colormap(i) for i in coloured]
+        return any((red, green, blue) != (i, i, i) for table in tables for i, (red, green, blue, _) in table.items())
+
     def crop(self, window: Window) -> Scene:
         """The scene of a window of this one; reads never leave the window."""
         if window.pixels <= 0:

@@ -142,6 +142,21 @@ def test_a_line_of_results_that_is_none(tmp_path, line, message):
 def test_a_class_that_cannot_be_a_file_name(tmp_path):
     with pytest.raises(LabelError, match="'a/b' cannot be part of a file name"):
         write_results(tmp_path, [], classes=Classes.named(["a/b"]))
+    with pytest.raises(LabelError, match="the classes small ship, small-ship would share one file"):
+        write_results(tmp_path, [], classes=Classes.named(["small ship", "small-ship"]))
+
+
+def test_a_class_that_is_a_number_is_read_as_it_is_written(tmp_path):
+    square = np.array([[10.0, 10, 20, 10, 20, 20, 10, 20]])
+    write_labels(tmp_path / "a.txt", square, ["100000013"], np.ones(1, np.uint8))
+    found = read_labels(tmp_path / "a.txt")
+    assert found.names == ("100000013",) and found.difficult.tolist() == [1] and found.polygons.tolist() == square.tolist()
+
+
+def test_shares_of_the_sides_are_no_px(tmp_path):
+    (tmp_path / "a.txt").write_text("0.1 0.1 0.2 0.1 0.2 0.2 0.1 0.2 ship 0\n")
+    with pytest.raises(LabelError, match=r"a\.txt: all corners lie between 0 and 1, the first at 0\.1 0\.1.*YOLO-OBB"):
+        read_labels(tmp_path / "a.txt")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

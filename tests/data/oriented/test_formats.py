@@ -53,6 +53,10 @@ def test_rolabelimg_has_centre_size_and_angle(tmp_path):
         ),
         ("<object><robndbox><cx>one</cx></robndbox></object>", "object 1: cx is 'one'; expected a number"),
         ("<object>", "is no complete XML file"),
+        (
+            "<object><name>ship</name><robndbox><cx>9</cx><cy>9</cy><w>8</w><h>2</h><angle>45</angle></robndbox></object>",
+            "object 1: its angle is 45; expected radians",
+        ),
     ],
 )
 def test_xml_that_is_wrong_is_named(tmp_path, body, message):
@@ -63,6 +67,24 @@ def test_xml_that_is_wrong_is_named(tmp_path, body, message):
 def test_xml_that_is_not_there(tmp_path):
     with pytest.raises(MissingFile, match=r"none\.xml is not there"):
         read_voc(tmp_path / "none.xml")
+
+
+def test_xml_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(LabelError, match=r"a\.xml is a file of <annotations>; expected <annotation>"):
+        read_voc(save(tmp_path, "<annotations><image/></annotations>"))
+    with pytest.raises(LabelError, match=r"a\.xml is a file of <annotation>; expected <HRSC_Image>"):
+        read_hrsc(save(tmp_path, voc("")), classes="ship")
+
+
+def test_xml_says_the_size_of_its_image(tmp_path):
+    sizes = [
+        ("<annotation><size><width>60</width><height>40</height></size></annotation>", (60, 40)),
+        ("<annotation><size><width>0</width><height>0</height></size></annotation>", None),
+        ("<annotation/>", None),
+    ]
+    assert [read_voc(save(tmp_path, text)).size for text, _ in sizes] == [size for _, size in sizes]
+    text = "<HRSC_Image><Img_SizeWidth>1166</Img_SizeWidth><Img_SizeHeight>753</Img_SizeHeight></HRSC_Image>"
+    assert read_hrsc(save(tmp_path, text), classes="ship").size == (1166, 753)
 
 
 # HRSC2016
@@ -132,6 +154,8 @@ def test_coco_polygons_become_four_corners(tmp_path):
         ({}, "annotation 50 has neither a polygon nor a bbox"),
         ({"bbox": [1, 2, 3, 4], "category_id": 9}, "annotation 50: its category_id 9 is not in the file"),
         ({"bbox": [1, 2, 3, 4], "image_id": 9}, "annotation 50: its image_id 9 is not in the file"),
+        ({"bbox": [1, 2, 3, 4], "image_id": [7]}, r"annotation 50: its image_id \[7\] is not in the file"),
+        ({"segmentation": [[1, None, 3, 4, 5, 6]]}, "annotation 50: a corner of its polygon is no number"),
     ],
 )
 def test_annotations_that_are_wrong_are_named(tmp_path, annotation, message):
@@ -148,10 +172,32 @@ def test_json_that_is_not_coco(tmp_path):
         read_coco(coco(tmp_path, [], images=[{"id": 1}]))
 
 
+@pytest.mark.parametrize(
+    ("part", "entries", "message"),
+    [
+        ("images", [{"id": 7, "file_name": "a.png"}, {"id": 7, "file_name": "b.png"}], "the id 7 of images is twice"),
+        ("images", [{"id": 7, "file_name": "a.png"}, {"id": 8, "file_name": "a.png"}], r"several images called a\.png"),
+        ("categories", [{"id": 1, "name": "ship"}, {"id": 1, "name": "plane"}], "the id 1 of categories is twice"),
+        ("categories", [{"id": 1, "name": None}], "the name of entry 1 of categories is None; expected a text"),
+        ("images", [{"id": [7], "file_name": "a.png"}], r"the id \[7\] of images is no number"),
+    ],
+)
+def test_coco_entries_that_hide_each_other_are_named(tmp_path, part, entries, message):
+    with pytest.raises(LabelError, match=rf"a\.json.*{message}"):
+        read_coco(coco(tmp_path, [], **{part: entries}))
+
+
+def test_coco_says_the_size_of_an_image_and_takes_ids_of_any_kind(tmp_path):
+    images = [{"id": 7, "file_name": "a.png", "width": 60, "height": 40}, {"id": "x", "file_name": "b.png", "width": 0}]
+    found = read_coco(coco(tmp_path, [], images=images, categories=[{"id": "b", "name": "ship"}, {"id": 2, "name": "car"}]))
+    assert [one.size for one in found.images.values()] == [(60, 40), None] and found.names == ("car", "ship")
+
+
 def test_four_corners_are_kept_and_others_boxed():
     assert four_corners(np.array([[0.0, 0], [3, 1], [2, 4], [0, 3]])) == [0, 0, 3, 1, 2, 4, 0, 3]
     line = four_corners(np.array([[0.0, 0], [2, 2], [4, 4]]))
     assert sorted({tuple(point) for point in np.round(np.reshape(line, (4, 2)), 9)}) == [(0, 0), (4, 4)]
+    assert four_corners(np.array([[2.0, 3]] * 3)) == [2, 3] * 4
 
 
 # YOLO
@@ -180,6 +226,12 @@ def test_an_image_without_a_yolo_file_has_no_objects(tmp_path):
 def test_a_yolo_line_that_is_none(tmp_path, line, message):
     with pytest.raises(LabelError, match=rf"a\.txt, line 1: .*{message}"):
         read_yolo(save(tmp_path, line, "a.txt"), width=100, height=50, names=("plane", "ship"))
+
+
+def test_a_yolo_file_that_is_no_text(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe0\x00")
+    with pytest.raises(LabelError, match=r"a\.txt is no text in UTF-8"):
+        read_yolo(tmp_path / "a.txt", width=100, height=50, names=("plane",))
 
 
 def test_names_of_yolo_as_list_and_as_mapping(tmp_path):

@@ -4,10 +4,11 @@ import numpy as np
 import pyogrio
 import pytest
 import shapely
+from PIL import Image
 
 from terralean.data.oriented.dota import write_labels
 from terralean.data.oriented.layouts import ObjectsConfig, find_objects
-from terralean.errors import DatasetError, GridMismatch, LabelError, MissingFile
+from terralean.errors import DatasetError, GridMismatch, LabelError, MissingFile, UnreadableScene
 
 SQUARE = [10.0, 10, 20, 10, 20, 20, 10, 20]
 YOLO = "0 0.1 0.2 0.3 0.2 0.3 0.4 0.1 0.4\n"
@@ -71,6 +72,24 @@ def test_images_and_labels_that_do_not_pair(tmp_path, picture):
         find_objects(tmp_path, ObjectsConfig())
 
 
+def test_a_split_without_labels_is_refused_unless_it_is_the_test(tmp_path, picture):
+    picture("train/images/a.png")
+    label(tmp_path / "train" / "labelTxt" / "a.txt", "ship")
+    picture("val/images/b.png")
+    label(tmp_path / "val" / "labels" / "b.txt", "ship")
+    with pytest.raises(DatasetError, match=r"val has images and no labelTxt/, which train/ has"):
+        find_objects(tmp_path, ObjectsConfig())
+
+
+def test_an_index_takes_xml_of_either_kind(tmp_path, picture):
+    rows = {"a": DIOR, "b": HRSC}
+    for name, text in rows.items():
+        picture(f"{name}.png")
+        (tmp_path / f"{name}.xml").write_text(text)
+    (tmp_path / "index.csv").write_text("path,label\n" + "".join(f"{name}.png,{name}.xml\n" for name in rows))
+    assert [names for _, _, names in summary(find_objects(tmp_path, ObjectsConfig()))] == [["dam"], ["ship"]]
+
+
 def test_an_index_says_splits_and_groups(tmp_path, picture):
     for name in ("P1", "P2"):
         picture(f"images/{name}.png")
@@ -95,9 +114,24 @@ def test_yolo_folders(tmp_path, picture):
     np.testing.assert_allclose(found.pictures[0].record.polygons, [[6, 8, 18, 8, 18, 16, 6, 16]])
 
 
+def test_yolo_labels_without_an_image(tmp_path, picture):
+    (tmp_path / "data.yaml").write_text("names: [plane, ship]\n")
+    picture("images/a.jpg")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "classes.txt").write_text("plane\nship\n")  # labelImg's list
+    assert summary(find_objects(tmp_path, ObjectsConfig())) == [("a.jpg", None, [])]
+    (tmp_path / "labels" / "b.txt").write_text(YOLO)
+    with pytest.raises(DatasetError, match=r"labels has b\.txt without an image"):
+        find_objects(tmp_path, ObjectsConfig())
+
+
 DIOR = (
     "<annotation><object><name>dam</name><robndbox><cx>20</cx><cy>20</cy><w>8</w><h>4</h><angle>0</angle></robndbox></object>"
     "</annotation>"
+)
+HRSC = (
+    "<HRSC_Image><HRSC_Objects><HRSC_Object><Class_ID>100000013</Class_ID><mbox_cx>20</mbox_cx><mbox_cy>20</mbox_cy>"
+    "<mbox_w>8</mbox_w><mbox_h>4</mbox_h><mbox_ang>0.2</mbox_ang></HRSC_Object></HRSC_Objects></HRSC_Image>"
 )
 
 
@@ -121,14 +155,26 @@ def test_dior_folders_with_their_lists(tmp_path, picture):
         find_objects(tmp_path, ObjectsConfig())
 
 
+def test_a_list_of_training_and_validation_together_trains(tmp_path, picture):
+    labels = tmp_path / "Annotations"
+    labels.mkdir()
+    for name in ("a", "b"):
+        picture(f"JPEGImages/{name}.jpg")
+        (labels / f"{name}.xml").write_text(DIOR)
+    (tmp_path / "ImageSets").mkdir()
+    (tmp_path / "ImageSets" / "trainval.txt").write_text("\ufeffa\n")
+    (tmp_path / "ImageSets" / "test.txt").write_text("b\n")
+    assert summary(find_objects(tmp_path, ObjectsConfig())) == [("a.jpg", "train", ["dam"]), ("b.jpg", "test", ["dam"])]
+    picture("JPEGImages-test/b.jpg")
+    with pytest.raises(DatasetError, match="images named b are in several folders"):
+        find_objects(tmp_path, ObjectsConfig())
+
+
 def test_hrsc_folders(tmp_path, picture):
-    box = "<mbox_cx>20</mbox_cx><mbox_cy>20</mbox_cy><mbox_w>8</mbox_w><mbox_h>4</mbox_h><mbox_ang>0.2</mbox_ang>"
     picture("FullDataSet/AllImages/100000001.bmp")
     labels = tmp_path / "FullDataSet" / "Annotations"
     labels.mkdir()
-    (labels / "100000001.xml").write_text(
-        f"<HRSC_Image><HRSC_Objects><HRSC_Object><Class_ID>100000013</Class_ID>{box}</HRSC_Object></HRSC_Objects></HRSC_Image>"
-    )
+    (labels / "100000001.xml").write_text(HRSC)
     (tmp_path / "ImageSets").mkdir()
     (tmp_path / "ImageSets" / "test.txt").write_text("100000001\n")
     assert summary(find_objects(tmp_path, ObjectsConfig())) == [("100000001.bmp", "test", ["ship"])]
@@ -148,6 +194,9 @@ def test_coco_files(tmp_path, picture):
     assert summary(found) == [("a.png", "train", ["ship"])] and found.classes.names == ("plane", "ship")
     (tmp_path / "images" / "a.png").unlink()
     with pytest.raises(DatasetError, match=r"names the image a\.png, which is not in"):
+        find_objects(tmp_path, ObjectsConfig())
+    (tmp_path / "annotations" / "instances_train2017.json").write_text('{"images": [')
+    with pytest.raises(LabelError, match=r"instances_train2017\.json is no complete JSON file"):
         find_objects(tmp_path, ObjectsConfig())
 
 
@@ -184,6 +233,28 @@ def test_an_attribute_with_the_class_can_be_named(tmp_path, scene):
         find_objects(tmp_path, ObjectsConfig(label_field="kind"))
 
 
+def test_labels_of_one_scene_are_not_those_of_another(tmp_path, scene):
+    for name in ("a", "b"):
+        scene(f"{name}.tif")
+    save_polygons(tmp_path / "a_labels.gpkg", [on_ground((10, 8), (18, 8), (18, 12), (10, 12))], ["ship"])
+    with pytest.raises(DatasetError, match=r"2 scenes and a_labels\.gpkg; name the labels of X\.tif X_labels\.gpkg"):
+        find_objects(tmp_path, ObjectsConfig())
+    empty = {"type": "FeatureCollection", "features": []}
+    (tmp_path / "b_labels.geojson").write_text(json.dumps(empty))  # no attribute, as there is no object
+    assert summary(find_objects(tmp_path, ObjectsConfig())) == [("a.tif", None, ["ship"]), ("b.tif", None, [])]
+
+
+def test_polygons_of_several_parts_are_told_of(tmp_path, scene, caplog):
+    scene("a.tif")
+    parts = [on_ground((10, 8), (18, 8), (18, 12), (10, 12)), on_ground((40, 8), (44, 8), (44, 12), (40, 12))]
+    feature = {"type": "Feature", "properties": {"class": "ship"}, "geometry": shapely.MultiPolygon(parts).__geo_interface__}
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    (tmp_path / "labels.geojson").write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": [feature]}))
+    (one,) = find_objects(tmp_path, ObjectsConfig()).pictures
+    assert one.record.polygons.reshape(4, 2).max(axis=0).tolist() == pytest.approx([44, 12])
+    assert "labels.geojson: 1 polygon over" in caplog.text and "has several parts; one box is taken round all" in caplog.text
+
+
 def test_polygons_over_an_image_without_a_place(tmp_path, picture):
     picture("a.png")
     save_polygons(tmp_path / "labels.gpkg", [on_ground((10, 8), (18, 8), (18, 12))], ["ship"])
@@ -202,6 +273,28 @@ def test_wrong_labels_are_found_when_the_dataset_is(tmp_path, picture):
     assert len(find_objects(tmp_path, ObjectsConfig()).pictures[0].record) == 1
     with pytest.raises(LabelError, match="the class 'ship' is none of plane"):
         find_objects(tmp_path, ObjectsConfig(classes=("plane",)))
+
+
+def test_an_image_of_another_size_than_was_labelled(tmp_path, picture):
+    picture("JPEGImages/a.jpg")
+    (tmp_path / "Annotations").mkdir()
+    text = DIOR.replace("<annotation>", "<annotation><size><width>800</width><height>800</height></size>")
+    (tmp_path / "Annotations" / "a.xml").write_text(text)
+    with pytest.raises(LabelError, match=r"a\.xml has labels of an image of 800 x 800 px, its image has 60 x 40 px"):
+        find_objects(tmp_path, ObjectsConfig())
+
+
+def test_numbers_of_colours_are_no_brightness(tmp_path, picture):
+    path = picture("images/P1.png")
+    label(tmp_path / "labelTxt" / "P1.txt", "ship")
+    with Image.open(path) as image:
+        grey, colours = image.convert("L"), image.quantize(16)
+    colours.save(path)
+    with pytest.raises(UnreadableScene, match=r"P1\.png holds numbers of a palette's colours.*gdal_translate -expand rgb"):
+        find_objects(tmp_path, ObjectsConfig())
+    path.unlink()
+    grey.save(path.with_suffix(".bmp"))  # which has a palette of greys
+    assert len(find_objects(tmp_path, ObjectsConfig()).pictures) == 1
 
 
 def test_folders_that_are_no_dataset(tmp_path, picture):

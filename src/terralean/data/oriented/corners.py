@@ -15,13 +15,18 @@ from terralean.data.oriented.record import CORNERS
 
 
 def four_corners(points: NDArray[np.float64]) -> list[float]:
-    """Points (V, 2) of an outline -> eight numbers: themselves if they are four, else the smallest rectangle round them."""
+    """Points (V, 2) of an outline -> eight numbers: themselves if they are four, else the smallest rectangle round them.
+
+    All must be finite.
+    """
     if len(points) > 1 and np.array_equal(points[0], points[-1]):
         points = points[:-1]  # a ring that is closed
     if len(points) == CORNERS:
         return points.reshape(-1).tolist()
-    hull = shapely.get_coordinates(shapely.convex_hull(shapely.multipoints(points)))
-    return to_polygons(smallest_rectangle(torch.from_numpy(np.unique(hull, axis=0)))).tolist()
+    hull = np.unique(shapely.get_coordinates(shapely.convex_hull(shapely.multipoints(points))), axis=0)
+    if len(hull) == 1:
+        return np.tile(hull[0], CORNERS).tolist()
+    return to_polygons(smallest_rectangle(torch.from_numpy(hull))).tolist()
 
 
 def upright(left: float, top: float, width: float, height: float) -> list[float]:

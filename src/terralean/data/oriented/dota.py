@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -66,7 +66,9 @@ def read_labels(path: str | Path) -> Labelled:
         _check_form(fields, path, place)
         corners = _numbers(fields[:NUMBERS], path, place, expected=LINE)
         rows.append((place, corners, fields[NUMBERS], _difficult(fields[NUMBERS + 1 :], path, place)))
-    return labelled(str(path), rows, facts)
+    found = labelled(str(path), rows, facts)
+    _check_px(found)
+    return found
 
 
 def write_labels(
@@ -91,6 +93,9 @@ def write_results(folder: str | Path, found: Sequence[Detections], *, classes: C
     """A file for each class, empty for one that was not found; images by their names without suffix. Best first."""
     if odd := [name for name in classes.names if "/" in name or "\\" in name]:
         raise LabelError(f"{folder}: the class {odd[0]!r} cannot be part of a file name; rename it")
+    files = Counter(_hyphened(name) for name in classes.names)
+    if same := [name for name in classes.names if files[_hyphened(name)] > 1]:
+        raise LabelError(f"{folder}: the classes {listed(same)} would share one file; rename all but one")
     lines: dict[int, list[tuple[float, str]]] = defaultdict(list)
     for one in found:
         image = Path(one.image).stem
@@ -182,7 +187,12 @@ def _numbers(fields: Sequence[str], path: str | Path, place: str, *, expected: s
 
 
 def _check_form(fields: Sequence[str], path: str | Path, place: str) -> None:
-    """Raise LabelError unless eight numbers come before the class, and one thing at most after it."""
+    """Raise LabelError unless eight numbers come before the class, and one thing at most after it.
+
+    A class may be a number where the line is complete, as HRSC2016's are.
+    """
+    if len(fields) == NUMBERS + 2 and fields[NUMBERS].isdecimal() and fields[-1] in DIFFICULT:
+        return
     numbers = next((count for count, field in enumerate(fields) if not _is_number(field)), len(fields))
     if numbers != NUMBERS or numbers == len(fields):
         before = f"before {fields[numbers]!r}" if numbers < len(fields) else "and no class"
@@ -191,6 +201,16 @@ def _check_form(fields: Sequence[str], path: str | Path, place: str) -> None:
         raise LabelError(
             f"{path}, {place}: {' '.join(fields[NUMBERS:])!r} after the corners; expected {LINE}; write spaces in names of "
             "classes as hyphens, or delete the line"
+        )
+
+
+def _check_px(found: Labelled) -> None:
+    """Raise LabelError where all corners are shares of the image's sides, as YOLO writes them."""
+    corners = found.polygons
+    if corners.size and corners.min() >= 0 and corners.max() <= 1 and (corners % 1 != 0).any():
+        raise LabelError(
+            f"{found.file}: all corners lie between 0 and 1, the first at {_text(corners[0])}; expected px, not shares of the "
+            "image's width and height; multiply them, or give labels of YOLO-OBB with its YAML of names"
         )
 
 

@@ -16,11 +16,11 @@ from terralean.data.oriented.coco import PARTS, read_coco
 from terralean.data.oriented.dota import read_labels
 from terralean.data.oriented.record import Crossing, Labelled, Record, checked, class_names, to_record
 from terralean.data.oriented.vector import read_vector
-from terralean.data.oriented.xml import read_hrsc, read_voc
+from terralean.data.oriented.xml import is_hrsc, read_hrsc, read_voc
 from terralean.data.oriented.yolo import read_names, read_yolo
 from terralean.data.table import read_table
 from terralean.data.words import counted, listed
-from terralean.errors import DatasetError, LabelError, MissingFile
+from terralean.errors import DatasetError, LabelError, MissingFile, UnreadableScene
 from terralean.raster.grid import Grid
 from terralean.raster.polygons import is_vector
 from terralean.raster.scene import describe
@@ -34,8 +34,11 @@ UNDERSTOOD = (
 )
 DOTA_LABELS = ("labelTxt", "labelTxt-v1.0", "labelTxt-v1.5", "labelTxt-v2.0", "annfiles")
 VOC_LABELS = ("Annotations/Oriented Bounding Boxes", "Annotations")
+XML_LABELS = (*VOC_LABELS, "FullDataSet/Annotations")
+TEXTS = (".txt", ".xml")
 VOC_IMAGES = ("JPEGImages-trainval", "JPEGImages-test", "JPEGImages", "images")
 HRSC_IMAGES = ("AllImages", "JPEGImages")
+NAMES_FILE = "classes.txt"
 LISTS = ("ImageSets/Main", "ImageSets", "Main")
 
 
@@ -112,7 +115,7 @@ def find_objects(root: str | Path, config: ObjectsConfig) -> Pictures:
 
 def _listed_names(root: Path) -> tuple[str, ...]:
     """The lines of classes.txt, where it is there."""
-    path = root / "classes.txt"
+    path = root / NAMES_FILE
     lines = path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []
     return tuple(line.strip() for line in lines if line.strip())
 
@@ -128,12 +131,26 @@ def _layout(root: Path, config: ObjectsConfig) -> _Layout:
 def _read(found: _Found, config: ObjectsConfig) -> tuple[Grid, Labelled]:
     with describe(found.image, expected="an image") as scene:
         grid = scene.grid
+        if scene.has_palette():
+            raise UnreadableScene(
+                f"{found.image} holds numbers of a palette's colours, which are no brightness; write the colours themselves: "
+                "gdal_translate -expand rgb"
+            )
     return grid, checked(found.read(grid), width=grid.width, height=grid.height, crossing=config.crossing)
 
 
 def _picture(found: _Found, grid: Grid, objects: Labelled, classes: Classes) -> Picture:
     record = to_record(objects, image=str(found.image), classes=classes)
     return Picture(record=record, grid=grid, facts=objects.facts, split=found.split, group=found.group)
+
+
+def is_of_objects(root: Path) -> bool:
+    """Whether a folder's layout is of oriented objects for certain; polygons over scenes may be for a map as well."""
+    if (root / "index.csv").is_file():
+        columns, rows = read_table(root / "index.csv")
+        return "label" in columns and any(Path(row["label"]).suffix.lower() in TEXTS for row in rows)
+    texts = next((root / "labels").rglob("*.txt"), None) if _yaml(root) else None
+    return texts is not None or any(_some_xml(root / name) for name in XML_LABELS) or any(map(_has_lists, _json_files(root)))
 
 
 # index.csv
@@ -174,7 +191,7 @@ def _reader(root: Path, image: Path, label: Path, config: ObjectsConfig) -> Call
     if is_vector(label):
         return lambda grid: read_vector(label, like=grid, image=str(image), field=config.label_field)
     if suffix == ".xml":
-        return lambda _: read_voc(label)
+        return lambda _: read_hrsc(label, classes=config.hrsc_classes) if is_hrsc(label) else read_voc(label)
     if suffix == ".txt":
         if yaml := _yaml(root):
             names = read_names(yaml).names
@@ -189,11 +206,16 @@ def _reader(root: Path, image: Path, label: Path, config: ObjectsConfig) -> Call
 def _dota(root: Path, config: ObjectsConfig) -> _Layout | None:
     """images/ and labelTxt/, here or in folders named after the splits."""
     folders = [root] if _dota_labels(root, config) else _split_folders(root)
-    parts = [
-        (folder, labels) for folder in folders if (labels := _dota_labels(folder, config)) and (folder / "images").is_dir()
-    ]
+    folders = [folder for folder in folders if (folder / "images").is_dir()]
+    parts = [(folder, labels) for folder in folders if (labels := _dota_labels(folder, config))]
     if not parts:
         return None
+    labelled = {folder for folder, _ in parts}
+    if lacking := [folder for folder in folders if folder not in labelled and SPLITS[folder.name.lower()] != "test"]:
+        raise DatasetError(
+            f"{lacking[0]} has images and no {parts[0][1].name}/, which {parts[0][0].name}/ has; add the labels, or take the "
+            "folder out"
+        )
     found = []
     for folder, labels in parts:
         split = SPLITS.get(folder.name.lower()) if folder != root else None
@@ -263,9 +285,12 @@ def _yolo(root: Path, config: ObjectsConfig) -> _Layout | None:
     for folder in _split_folders(root / "images") or [root / "images"]:
         split = SPLITS.get(folder.name.lower()) if folder != root / "images" else None
         labels = root / "labels" / folder.relative_to(root / "images")
+        images = _by_stem(folder)
+        if alone := sorted(path.name for path in labels.glob("*.txt") if path.stem not in images and path.name != NAMES_FILE):
+            raise DatasetError(f"{labels} has {listed(alone)} without an image in {folder}; add it, or take the label out")
         found += [
             _Found(image=image, read=_yolo_reading(labels / f"{stem}.txt", names), split=split)
-            for stem, image in _by_stem(folder).items()
+            for stem, image in images.items()
         ]
     return _Layout(words=f"YOLO-OBB with {yaml.name}, {counted(len(found), 'image')}", found=found, names=names)
 
@@ -303,7 +328,10 @@ def _listed_xml(
     folders: list[Path], labels: Path, splits: dict[str, SplitName], read: Callable[[Path], Labelled]
 ) -> list[_Found]:
     """Images that have an XML file; those in no list have no split, unless no list is there, when none has."""
-    images = {stem: path for folder in folders for stem, path in _by_stem(folder).items()}
+    parts = [_by_stem(folder) for folder in folders]
+    if twice := [stem for stem, count in Counter(stem for part in parts for stem in part).items() if count > 1]:
+        raise DatasetError(f"{labels.parent}: images named {listed(twice)} are in several folders; keep one of each name")
+    images = {stem: path for part in parts for stem, path in part.items()}
     there = {path.stem: path for path in sorted(labels.glob("*.xml"))}
     if lacking := sorted(splits.keys() - (images.keys() & there.keys())):
         raise DatasetError(f"{labels.parent}: the lists of splits name {listed(lacking)}, without image or label; add them")
@@ -323,13 +351,13 @@ def _lists(root: Path) -> dict[str, SplitName]:
     if folder is None:
         return {}
     splits: dict[str, SplitName] = {}
-    for path in sorted(folder.glob("*.txt")):
-        if path.stem.lower() not in SPLITS:
-            continue  # trainval.txt repeats others
-        for stem in path.read_text().split():
-            if stem in splits and splits[stem] != SPLITS[path.stem.lower()]:
+    lists = {path: SPLITS[path.stem.lower()] for path in sorted(folder.glob("*.txt")) if path.stem.lower() in SPLITS}
+    if not {"train", "validation"} & {*lists.values()}:  # else it repeats them
+        lists |= {path: "train" for path in folder.glob("trainval.txt")}
+    for path, split in lists.items():
+        for stem in path.read_text(encoding="utf-8-sig").split():
+            if splits.setdefault(stem, split) != split:
                 raise DatasetError(f"{path}: {stem} is in the {splits[stem]} split too; keep it in one list")
-            splits[stem] = SPLITS[path.stem.lower()]
     return splits
 
 
@@ -346,8 +374,8 @@ def _head(path: Path) -> str:
 
 
 def _coco(root: Path, config: ObjectsConfig) -> _Layout | None:
-    files = [root / config.labels] if config.labels else sorted([*root.glob("*.json"), *root.glob("annotations/*.json")])
-    files = [path for path in files if path.suffix.lower() == ".json" and _is_coco(path)]
+    files = [root / config.labels] if config.labels else _json_files(root)
+    files = [path for path in files if path.suffix.lower() == ".json" and path.is_file() and _has_lists(path) is not False]
     if not files:
         return None
     sets = [read_coco(path) for path in files]
@@ -359,12 +387,16 @@ def _coco(root: Path, config: ObjectsConfig) -> _Layout | None:
     return _Layout(words=words, found=found, names=names)
 
 
-def _is_coco(path: Path) -> bool:
-    """By its lists; a JSON that cannot be read, or a GeoJSON, is none."""
+def _json_files(root: Path) -> list[Path]:
+    return sorted([*root.glob("*.json"), *root.glob("annotations/*.json")])
+
+
+def _has_lists(path: Path) -> bool | None:
+    """Whether a file has COCO's lists, which a GeoJSON has not; None where it breaks off, which reading it tells of."""
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
-        return False
+    except ValueError:
+        return None
     return isinstance(document, dict) and all(part in document for part in PARTS)
 
 
@@ -400,7 +432,7 @@ def _scenes(root: Path, config: ObjectsConfig) -> _Layout | None:
     own = {scene: [label for label in labels if label.stem == f"{scene.stem}_labels"] for scene in scenes}
     if all(len(found) == 1 for found in own.values()):
         pairs = [(scene, found[0]) for scene, found in own.items()]
-    elif len(labels) == 1:
+    elif len(labels) == 1 and not any(own.values()):
         pairs = [(scene, labels[0]) for scene in scenes]
     else:
         raise DatasetError(

@@ -71,10 +71,15 @@ class Labelled:
     difficult: NDArray[np.uint8]  # (n,)
     places: tuple[str, ...]  # (n,) where in the file each is: "line 3"
     facts: Mapping[str, str] = field(default_factory=dict)  # what else the file says: DOTA's imagesource and gsd
+    size: tuple[int, int] | None = None  # width and height of the image that was labelled, where the file says it
 
 
 def labelled(
-    file: str, rows: Sequence[tuple[str, Sequence[float], str, int]], facts: Mapping[str, str] | None = None
+    file: str,
+    rows: Sequence[tuple[str, Sequence[float], str, int]],
+    facts: Mapping[str, str] | None = None,
+    *,
+    size: tuple[int, int] | None = None,
 ) -> Labelled:
     """Objects from rows of place, eight numbers, name and difficulty. Raises LabelError where a number is not finite."""
     polygons = np.array([row[1] for row in rows], dtype=np.float64).reshape(len(rows), 2 * CORNERS)
@@ -87,6 +92,7 @@ def labelled(
         difficult=np.array([row[3] for row in rows], dtype=np.uint8),
         places=tuple(row[0] for row in rows),
         facts=facts or {},
+        size=size,
     )
 
 
@@ -116,8 +122,14 @@ def to_record(one: Labelled, *, image: str, classes: Classes) -> Record:
 def checked(one: Labelled, *, width: int, height: int, crossing: Crossing) -> Labelled:
     """The objects of an image of this size, their corners in order. Raises LabelError where one lies outside it altogether.
 
-    A polygon that crosses itself has its corners put in order round their middle, with a warning; "refuse" raises instead.
+    Raises it, too, where the file is of an image of another size. A polygon that crosses itself has its corners put in order
+    round their middle, with a warning; "refuse" raises instead.
     """
+    if one.size not in (None, (width, height)):
+        raise LabelError(
+            f"{one.file} has labels of an image of {one.size[0]} x {one.size[1]} px, its image has {width} x {height} px; give "
+            "the image that was labelled, or correct the size in the file"
+        )
     points = one.polygons.reshape(-1, CORNERS, 2)
     low, high = points.min(axis=1, initial=np.inf), points.max(axis=1, initial=-np.inf)
     outside = ((high < 0) | (low > [width, height])).any(axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,11 @@ from shapely.geometry.base import BaseGeometry
 
 from terralean.data.oriented.corners import four_corners
 from terralean.data.oriented.record import Labelled, labelled
+from terralean.data.words import counted
 from terralean.raster.grid import Grid
 from terralean.raster.polygons import polygons_in_px
+
+log = logging.getLogger(__name__)
 
 
 def read_vector(path: str | Path, *, like: Grid, image: str, field: str | None) -> Labelled:
@@ -21,6 +25,15 @@ def read_vector(path: str | Path, *, like: Grid, image: str, field: str | None) 
     Raises MissingFile, LabelError, and GridMismatch where the image has no CRS.
     """
     shapes, names = polygons_in_px(str(path), like=like, window=like.window, field=field, name=image)
+    if several := sum(len(shape.geoms) > 1 for shape in shapes if isinstance(shape, shapely.MultiPolygon)):
+        log.warning(
+            "%s: %s over %s %s several parts; one box is taken round all of them. Where each part is an object, split them "
+            "first (QGIS: Multipart to singleparts)",
+            path,
+            counted(several, "polygon"),
+            image,
+            "has" if several == 1 else "have",
+        )
     rows = [
         (f"polygon {number} over {image}", four_corners(_points(shape)), name, 0)
         for number, (shape, name) in enumerate(zip(shapes, names, strict=True), start=1)

@@ -51,7 +51,10 @@ def read_yolo(path: str | Path, *, width: int, height: int, names: Sequence[str]
     """The objects of an image of this size in px; none where the file is not there, as the format has it."""
     rows: list[tuple[str, list[float], str, int]] = []
     path = Path(path)
-    text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+    try:
+        text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+    except UnicodeDecodeError as error:
+        raise LabelError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}); export it again") from error
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
