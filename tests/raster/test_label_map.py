@@ -65,6 +65,40 @@ def test_by_itself_zero_is_what_is_usual_in_such_a_file(tmp_path, kind, expected
     np.testing.assert_array_equal(read(path, find_labels(path)), expected)
 
 
+@pytest.mark.parametrize(("none", "dtype"), [(-1, "int16"), (255, "uint8"), (np.nan, "float32"), (-9999, "int32")])
+def test_zero_of_an_array_is_a_class_where_other_pixels_have_no_label(tmp_path, none, dtype):
+    values = LABELS.astype(dtype)
+    values[0, :2] = none
+    np.save(tmp_path / "a.npy", values)
+    found = find_labels(tmp_path / "a.npy")
+    expected = PLAIN.copy()
+    expected[0, :2] = 255
+    np.testing.assert_array_equal(read(tmp_path / "a.npy", found), expected)
+    assert found.classes.names == ("class 0", "class 1", "class 2", "class 3")
+    assert found.note.startswith("0 is a class, as other pixels have no label")
+    said = find_labels(tmp_path / "a.npy", unlabelled="zero")
+    np.testing.assert_array_equal(read(tmp_path / "a.npy", said), np.where(expected == 255, 255, CODED))
+
+
+@pytest.mark.parametrize("unlabelled", ["auto", "zero", "none"])
+def test_numbers_below_zero_are_no_classes(tmp_path, unlabelled):
+    path = write_tiff(tmp_path / "a.tif", np.where(LABELS == 0, np.int16(-2), LABELS))
+    found = find_labels(path, unlabelled=unlabelled)
+    np.testing.assert_array_equal(read(path, found), CODED)
+    assert found.classes.names == ("class 1", "class 2", "class 3") and found.note.endswith("-2: no label, as they are below 0")
+
+
+def test_numbers_that_are_no_classes_are_an_error(tmp_path):
+    np.save(tmp_path / "a.npy", LABELS.astype("int64") * 100_000)
+    with pytest.raises(
+        LabelError, match=r"a\.npy holds the numbers 100000, 200000, 300000; classes are numbers up to 65535 \(and"
+    ):
+        find_labels(tmp_path / "a.npy")
+    np.save(tmp_path / "b.npy", np.arange(600).reshape(20, 30))
+    with pytest.raises(LabelError, match=r"b\.npy holds 599 different numbers; expected a label map of 254 classes at most"):
+        find_labels(tmp_path / "b.npy")
+
+
 def test_an_envi_class_zero_with_a_name_of_its_own_is_a_class(tmp_path):
     found = find_labels(write_envi(tmp_path / "a.hdr", names=("field", "a", "b", "c")))
     assert found.classes.names == ("field", "a", "b", "c") and found.note == "0 is a class, by its name 'field'"
@@ -198,6 +232,8 @@ def test_the_column_of_the_class_can_be_named(tmp_path):
         ("east,north,class\n1,2,a\n", r"a\.csv has the columns east, north, class; expected row,col,class, x,y,class"),
         ("row,col,class\n", r"a\.csv has no line below its header"),
         ("row,col,class\n0,zero,a\n", r"a\.csv, line 2: col is 'zero'; expected a number"),
+        ("row,col,class\n0,nan,a\n", r"a\.csv, line 2: col is 'nan'; expected a number"),
+        ("row,col,class\n0,1e30,a\n", r"1 of 1 points lie outside cube"),
         ("row,col,class\n0,0,a\n1,1,\n", r"a\.csv, line 3: class is empty"),
         ("row,col,class\n0,0,1\n0,0,2\n", r"lines 2 and 3 lie in one pixel \(row 0, column 0\) and are of class 1 and 2"),
         (
@@ -209,6 +245,16 @@ def test_the_column_of_the_class_can_be_named(tmp_path):
 def test_tables_that_cannot_be_laid_on_the_image(tmp_path, text, message):
     with pytest.raises(LabelError, match=message):
         burn(table(tmp_path, text))
+
+
+def test_a_table_that_is_not_in_utf_8(tmp_path):
+    (tmp_path / "a.csv").write_bytes("row,col,class\n0,0,B\xfcsche\n".encode("latin-1"))
+    with pytest.raises(LabelError, match=r"a\.csv is not in UTF-8 \(byte 19\); save the table as CSV in UTF-8"):
+        find_labels(tmp_path / "a.csv")
+
+
+def test_spaces_and_quotes_around_names_of_columns(tmp_path):
+    assert burn(table(tmp_path, 'row , "col" , class\n2, 1, 3\n'))[2, 1] == 3
 
 
 def test_two_points_of_one_class_in_a_pixel_are_one(tmp_path):

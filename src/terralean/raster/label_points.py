@@ -8,6 +8,8 @@ the CRS of the image; or `lon` and `lat` in degrees (WGS 84). The class, by name
 from __future__ import annotations
 
 import csv
+import io
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,12 +61,14 @@ def read_points(path: str | Path, *, field: str | None = None) -> Points:
 
 @lru_cache(maxsize=16)
 def _read(path: str, changed: int, size: int, field: str | None) -> Points:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        sample = file.read(4096)
-        file.seek(0)
-        delimiter = max(",;\t", key=sample.count)
-        rows = list(csv.DictReader(file, delimiter=delimiter, skipinitialspace=True))
-        header = [name.strip() for name in sample.splitlines()[0].split(delimiter)] if sample else []
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LabelError(f"{path} is not in UTF-8 (byte {error.start}); save the table as CSV in UTF-8") from error
+    table = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=text[:4096].count), skipinitialspace=True)
+    header = [name.strip() for name in table.fieldnames or ()]
+    table.fieldnames = header
+    rows = list(table)
     columns = _columns(path, header)
     places = [name for name in header if name.lower() in columns]
     others = [name for name in header if name not in places]
@@ -93,6 +97,8 @@ def _numbers(path: str, rows: Sequence[dict[str, str]], column: str) -> list[flo
     for line, row in enumerate(rows, 2):
         try:
             out.append(float(row[column]))
+            if not math.isfinite(out[-1]):
+                raise ValueError(row[column])
         except (TypeError, ValueError) as error:
             raise LabelError(f"{path}, line {line}: {column} is {row[column]!r}; expected a number") from error
     return out
@@ -150,17 +156,16 @@ def pixels(points: Points, *, like: Grid, name: str) -> tuple[NDArray[np.int64],
     down, across = np.array(points.down), np.array(points.across)
     if points.columns[0] != "row":
         down, across = _to_pixels(points, down, across, like, name)
-    rows, cols = np.floor(down).astype(np.int64), np.floor(across).astype(np.int64)
-    outside = np.flatnonzero((rows < 0) | (rows >= like.height) | (cols < 0) | (cols >= like.width))
+    outside = np.flatnonzero(~((down >= 0) & (down < like.height) & (across >= 0) & (across < like.width)))
     if outside.size:
         first = [f"line {points.lines[i]} ({points.across[i]:g}, {points.down[i]:g})" for i in outside[:SHOWN]]
         from_one = points.columns[0] == "row" and min(points.down) >= 1 and min(points.across) >= 1
         hint = "; rows and columns count from 0" if from_one else ""
         raise LabelError(
-            f"{points.path}: {outside.size} of {len(rows)} points lie outside {name} ({like.width} x {like.height} px), "
+            f"{points.path}: {outside.size} of {len(down)} points lie outside {name} ({like.width} x {like.height} px), "
             f"{', '.join(first)}{hint}; correct or delete these lines"
         )
-    return rows, cols
+    return np.floor(down).astype(np.int64), np.floor(across).astype(np.int64)
 
 
 def _to_pixels(

@@ -16,6 +16,7 @@ from terralean.data.spectral.patches import (
     with_data,
 )
 from terralean.data.spectral.pixels import Pixels
+from terralean.errors import EmptySplit
 from terralean.raster.envi_write import CubeFormat, write_cube
 from terralean.raster.grid import Grid
 from terralean.spec import Bands, Normalisation
@@ -23,6 +24,7 @@ from terralean.spec import Bands, Normalisation
 BANDS, ROWS, COLS = 3, 7, 6
 VALUES = np.arange(1, BANDS * ROWS * COLS + 1).reshape(BANDS, ROWS, COLS).astype(np.int16)
 NAMES = Bands(names=("x", "y", "z"), dtype="int16")
+FLOATS = Bands(names=("x", "y", "z"), dtype="float32")
 
 
 @pytest.fixture
@@ -65,6 +67,17 @@ def test_pixels_without_data_are_left_out_and_told(reader, caplog):
     kept = with_data(at((2, 3), (2, 4)), [reader])
     assert (kept.row.tolist(), kept.col.tolist()) == ([2], [4])
     assert "1 of 2 labelled pixels hold no data" in caplog.text
+
+
+def test_a_band_without_data_is_named_where_it_leaves_no_pixel(tmp_path):
+    values = VALUES.astype(np.float32)
+    values[1] = np.nan
+    path = write_cube(tmp_path / "cube", values, grid=Grid(width=COLS, height=ROWS, crs=None), bands=FLOATS)
+    with pytest.raises(EmptySplit, match=r"none of the 2 labelled pixels .*: bands 2 hold NaN .*\(bbl\).*data.bands"):
+        with_data(at((2, 3), (0, 4)), [CubeReader(str(path), bands=None)])
+    path = write_cube(tmp_path / "none", values * np.nan, grid=Grid(width=COLS, height=ROWS, crs=None), bands=FLOATS)
+    with pytest.raises(EmptySplit, match="none of the 2 labelled pixels holds data in all bands; check the nodata value"):
+        with_data(at((2, 3), (0, 4)), [CubeReader(str(path), bands=None)])
 
 
 def test_statistics_are_of_the_pixels_asked_for(reader, monkeypatch):

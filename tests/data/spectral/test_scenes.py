@@ -38,6 +38,22 @@ def test_several_cubes_go_by_name(tmp_path, labelled_cube):
         find(tmp_path)
 
 
+def test_labels_of_another_cube_are_not_taken(tmp_path, labelled_cube):
+    labelled_cube(tmp_path, name="one")
+    labelled_cube(tmp_path, name="two", labels=False)
+    with pytest.raises(DatasetError, match=r"two.hdr has no labels beside it; .*data.labels=FILE"):
+        find(tmp_path / "two.hdr")
+    assert find(tmp_path / "one.hdr").scenes[0].labels.endswith("one_gt.hdr")
+
+
+def test_two_files_of_labels_of_one_name_are_refused(tmp_path, labelled_cube):
+    for name in ("one", "two"):
+        labelled_cube(tmp_path, name=name)
+    np.save(tmp_path / "one_labels.npy", np.ones((48, 40), np.uint8))
+    with pytest.raises(DatasetError, match=r"one_gt.hdr and .*one_labels.npy are labels of one name"):
+        find(tmp_path)
+
+
 def test_points_label_pixels(tmp_path, labelled_cube):
     labelled_cube(tmp_path, labels=False)
     (tmp_path / "points.csv").write_text("row,col,class\n0,1,wood\n2,3,field\n")

@@ -1,5 +1,7 @@
 import numpy as np
+import pyogrio
 import pytest
+import shapely
 from scipy.io import loadmat
 
 from terralean.data.spectral.config import SpectralDataConfig, SpectralSplitConfig
@@ -204,6 +206,10 @@ def test_given_maps_are_checked(tmp_path):
 
 
 def test_what_cannot_be_dealt_is_said():
+    one_square = np.full((60, 60), 255, np.uint8)
+    one_square[:4, :4] = np.arange(16).reshape(4, 4) % 2
+    with pytest.raises(EmptySplit, match=r"the labelled area is too small|training pixels of two classes"):
+        deal(one_square, block_px=60)
     with pytest.raises(EmptySplit, match="training pixels of two classes at least are needed, got a"):
         deal(np.zeros((60, 60), np.uint8))
     small = np.full((60, 60), 255, np.uint8)
@@ -235,3 +241,14 @@ def test_all_pixels_reads_the_labels(tmp_path, labelled_cube):
     found = all_pixels(find_cubes(tmp_path / "data", SpectralDataConfig()))
     assert len(found) == (known != 255).sum()
     assert (known[found.row, found.col] == found.label).all()
+
+
+def test_labels_of_other_ground_are_told(tmp_path, labelled_cube):
+    labelled_cube(tmp_path, labels=False)
+    far = Grid(width=40, height=48, crs="EPSG:32633", transform=(30.0, 0.0, 9e5, 0.0, -30.0, 5.8e6))
+    name, area = str(tmp_path / "a.gpkg"), shapely.to_wkb(shapely.box(*far.corners()[0], *far.corners()[2]))
+    pyogrio.raw.write(
+        name, np.array([area], object), [np.array(["wood"])], fields=["class"], geometry_type="Polygon", crs="EPSG:32633"
+    )
+    with pytest.raises(EmptySplit, match=r"no label of .*a\.gpkg lies in its cube; give labels of the same ground"):
+        all_pixels(find_cubes(tmp_path, SpectralDataConfig()))

@@ -131,6 +131,8 @@ def _deal_blocks(task: Task, *, side: int) -> Dealt:
 
 def _sides_of(task: Task, pixels: Pixels, *, side: int, shares: tuple[float, float, float]) -> NDArray[np.int64]:
     """The part (n,) that the square of each pixel is dealt to."""
+    if not len(pixels):  # all squares are for test
+        return np.zeros(0, np.int64)
     squares, number = np.unique(places(pixels, task.origin) // side, axis=0, return_inverse=True)
     counts = np.zeros((len(squares), len(task.dataset.classes)), np.int64)
     np.add.at(counts, (number.ravel(), pixels.label), 1)

@@ -15,8 +15,10 @@ from torch.utils.data import Dataset
 from terralean.data.sample import Sample
 from terralean.data.spectral.config import SpectralAugmentConfig
 from terralean.data.spectral.pixels import Pixels
+from terralean.errors import EmptySplit
+from terralean.raster.cube import span
 from terralean.raster.grid import Window
-from terralean.raster.scene import Scene, open_scene
+from terralean.raster.scene import Scene, open_scene, valid_pixels
 from terralean.spec import Bands, Normalisation
 
 log = logging.getLogger(__name__)
@@ -155,9 +157,30 @@ def with_data(pixels: Pixels, readers: Sequence[CubeReader]) -> Pixels:
             if len(here):
                 _, valid = reader.read(window)
                 kept[here] = valid[pixels.row[here] - window.row, pixels.col[here]]
+    if len(pixels) and not kept.any():
+        raise EmptySplit(_nothing(pixels, readers))
     if lost := int((~kept).sum()):
         log.warning("%d of %d labelled pixels hold no data in the cube and are left out", lost, len(pixels))
     return pixels.take(kept)
+
+
+def _nothing(pixels: Pixels, readers: Sequence[CubeReader]) -> str:
+    """What to say where no labelled pixel holds data: which bands of the first scene with labels are to blame."""
+    scene = readers[int(pixels.scene[0])].scene
+    mine = pixels.take(pixels.scene == pixels.scene[0])
+    known = np.zeros(len(scene.positions), bool)
+    for row in np.unique(mine.row):
+        values = scene.read(Window(row=int(row), col=0, height=1, width=scene.grid.width))[0][:, :, mine.col[mine.row == row]]
+        one_by_one = zip(values, scene.nodata_values, strict=True)
+        known |= [bool(valid_pixels(band[None], nodata=[nodata]).any()) for band, nodata in one_by_one]
+    empty = [position for position, some in zip(scene.positions, known, strict=True) if not some]
+    start = f"{scene.path}: none of the {len(pixels)} labelled pixels holds data in all bands"
+    if not empty or len(empty) == len(known):
+        return f"{start}; check the nodata value, and that the labels belong to it"
+    return (
+        f"{start}: bands {span(empty)} hold NaN or nodata in every one; mark them as bad (bbl), or choose the others with "
+        "--set data.bands=[...]"
+    )
 
 
 def spectra(pixels: Pixels, readers: Sequence[CubeReader]) -> NDArray[np.float32]:

@@ -132,8 +132,11 @@ def _in_folder(root: Path, config: SpectralDataConfig, *, needs: bool) -> tuple[
 
 
 def _beside(image: str, folder: Path) -> Pair:
-    """A cube that was named, with the labels of its name beside it, or in its own file."""
-    return image, _only_labels(image, _label_files(folder), folder)
+    """A cube that was named, with the labels of its name beside it, or in its own file; never those of another cube's name."""
+    cubes, maps, _ = _cubes(folder)
+    others = {_stem(cube, CUBE_NAMED) for cube in cubes} - {_stem(image, CUBE_NAMED)}
+    labels = [path for path in (*maps, *_tables(folder)) if _stem(path, LABELS_NAMED) not in others]
+    return image, _only_labels(image, labels, folder)
 
 
 def _only_labels(image: str, labels: Sequence[str], root: Path) -> str:
@@ -161,6 +164,11 @@ def _holds_labels(image: str) -> bool:
 def _by_name(cubes: Sequence[str], labels: Sequence[str], *, root: Path) -> list[Pair]:
     """Cubes and labels of the same name, but for endings such as _gt."""
     by_stem = {_stem(path, LABELS_NAMED): path for path in labels}
+    if twice := [path for path in labels if by_stem[_stem(path, LABELS_NAMED)] != path]:
+        raise DatasetError(
+            f"{root}: {twice[0]} and {by_stem[_stem(twice[0], LABELS_NAMED)]} are labels of one name; move one of them away, "
+            "or say which cube and labels are meant with --set data.cube=FILE --set data.labels=FILE"
+        )
     if lost := [cube for cube in cubes if _stem(cube, CUBE_NAMED) not in by_stem]:
         raise DatasetError(
             f"{root}: no labels for {listed(lost)}; expected a file of the same name, or with _gt behind it, or say which cube "
@@ -245,16 +253,20 @@ def _find(path: str, config: SpectralDataConfig) -> LabelledFile:
     """Of plain rasters 0 is no label, either, unless another value says so: where few are labelled the rest is written so."""
     plain = not (is_cube(path) or is_vector(path) or is_points(path))
     if not plain or config.unlabelled != "auto":
-        return find_labels(path, unlabelled=config.unlabelled)
-    how: Unlabelled = "none" if _has_nodata(path) else "zero"
-    why = "a class, as pixels without label are nodata" if how == "none" else "no label, as no pixel is nodata"
-    return replace(find_labels(path, unlabelled=how), note=f"0 is {why}; say otherwise with data.unlabelled")
+        found = find_labels(path, unlabelled=config.unlabelled)
+    else:
+        how: Unlabelled = "none" if _has_nodata(path) else "zero"
+        why = "a class, as pixels without label are nodata" if how == "none" else "no label, as no pixel is nodata"
+        found = replace(find_labels(path, unlabelled=how), note=f"0 is {why}; say otherwise with data.unlabelled")
+    log.info("%s: %s", path, found.note)
+    return found
 
 
 def _has_nodata(path: str) -> bool:
-    """Whether a raster says of some pixels that they hold nothing."""
+    """Whether a raster says of some pixels that they hold nothing, or a number below 0."""
+    counts = count_stored(path, coding=ALL_NUMBERS)
     with describe(path, expected="a label map") as scene:
-        return sum(count_stored(path, coding=ALL_NUMBERS).values()) < scene.grid.window.pixels
+        return sum(counts.values()) < scene.grid.window.pixels or any(number < 0 for number in counts)
 
 
 def _classes(known: Sequence[LabelledFile], config: SpectralDataConfig) -> tuple[Classes, Coding]:

@@ -14,6 +14,7 @@ from terralean.data.spectral.parts import PixelSplit
 from terralean.data.spectral.pixels import Pixels, joined, labelled
 from terralean.data.spectral.places import nearest_px, origins, places
 from terralean.data.spectral.scenes import SpectralDataset
+from terralean.data.words import listed
 from terralean.errors import EmptySplit
 from terralean.spec import IGNORE
 
@@ -60,7 +61,11 @@ def all_pixels(dataset: SpectralDataset) -> Pixels:
         for index, scene in enumerate(dataset.scenes)
         if scene.labels is not None
     ]
-    return joined(found)
+    pixels = joined(found)
+    if not len(pixels):
+        files = listed([scene.labels for scene in dataset.scenes if scene.labels is not None])
+        raise EmptySplit(f"{dataset.root}: no label of {files} lies in its cube; give labels of the same ground")
+    return pixels
 
 
 def _check_parts(train: Pixels, test: Pixels, dataset: SpectralDataset, split: SpectralSplitConfig) -> None:
