@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 SIZE = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
 ALLOCATOR = "DefaultCPUAllocator"  # how torch's error begins where a CPU has no more memory; it has no class of its own
+FREED_BYTES = 32 * 2**20  # that the allocators of several threads keep between arrays; 20 to 30 million seen
 POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -88,7 +89,7 @@ def enough_memory(work: Work) -> Iterator[None]:
 
 
 def memory_bytes(work: Work, *, tried: Tried | None, base: int, outlining: int) -> int:
-    """Of the process at its peak: what it holds already, arrays, what workers hold at work, and what GDAL keeps.
+    """Of the process at its peak: what it holds already, arrays, what workers hold at work, what GDAL and allocators keep.
 
     Without a trial the share of the workers is left out.
     """
@@ -97,7 +98,7 @@ def memory_bytes(work: Work, *, tried: Tried | None, base: int, outlining: int) 
     rows = max(len(content.bands) * (2 if content.dtype == "uint16" else 1) for content in work.contents.values())
     copying = 3 * BLOCK * work.grid.width * rows
     mapping = work.bytes_held() + work.crew.workers * (worker or 0)
-    return base + max(mapping, copying, outlining) + CACHE_BYTES
+    return base + max(mapping, copying, outlining) + CACHE_BYTES + FREED_BYTES
 
 
 def disk_bytes(work: Work) -> int:
