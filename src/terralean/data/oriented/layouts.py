@@ -136,7 +136,13 @@ def _read(found: _Found, config: ObjectsConfig) -> tuple[Grid, Labelled]:
                 f"{found.image} holds numbers of a palette's colours, which are no brightness; write the colours themselves: "
                 "gdal_translate -expand rgb"
             )
-    return grid, checked(found.read(grid), width=grid.width, height=grid.height, crossing=config.crossing)
+    objects = found.read(grid)
+    if objects.size is not None and objects.size != (grid.width, grid.height):
+        raise LabelError(
+            f"{objects.file} says that {found.image} has {objects.size[0]} x {objects.size[1]} px, it has {grid.width} x "
+            f"{grid.height} px; give the image that was labelled, or correct the size in the file"
+        )
+    return grid, checked(objects, width=grid.width, height=grid.height, crossing=config.crossing)
 
 
 def _picture(found: _Found, grid: Grid, objects: Labelled, classes: Classes) -> Picture:

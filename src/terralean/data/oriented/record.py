@@ -122,14 +122,8 @@ def to_record(one: Labelled, *, image: str, classes: Classes) -> Record:
 def checked(one: Labelled, *, width: int, height: int, crossing: Crossing) -> Labelled:
     """The objects of an image of this size, their corners in order. Raises LabelError where one lies outside it altogether.
 
-    Raises it, too, where the file is of an image of another size. A polygon that crosses itself has its corners put in order
-    round their middle, with a warning; "refuse" raises instead.
+    A polygon that crosses itself has its corners put in order round their middle, with a warning; "refuse" raises instead.
     """
-    if one.size not in (None, (width, height)):
-        raise LabelError(
-            f"{one.file} has labels of an image of {one.size[0]} x {one.size[1]} px, its image has {width} x {height} px; give "
-            "the image that was labelled, or correct the size in the file"
-        )
     points = one.polygons.reshape(-1, CORNERS, 2)
     low, high = points.min(axis=1, initial=np.inf), points.max(axis=1, initial=-np.inf)
     outside = ((high < 0) | (low > [width, height])).any(axis=1)
