@@ -290,7 +290,7 @@ def _drawn(image: NDArray[np.uint8], polygons: NDArray[np.float64], labels: NDAr
 def figures(runs: Path, out: Path) -> None:
     """Crops of DOTA learned by heart, and generated scenes never seen."""
     draw(runs, "overfit", runs / "crops" / "val", out / "objects_dota.png", most=2)
-    draw(runs, "generated_global", runs / "scenes" / "test", out / "objects_generated.png", most=3)
+    draw(runs, "generated_global", runs / "scenes" / "test", out / "objects_generated.png", most=2)
 
 
 def main() -> None:
