@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import torch
 from terralean import recipes
 from terralean.data.spectral.parts import load_split
 from terralean.data.spectral.patches import CubeReader, PixelPatches
-from terralean.errors import BandMismatch, ConfigError
+from terralean.errors import BandMismatch, ConfigError, RunError
 from terralean.evaluate.run import run_evaluation
 from terralean.layers.spectra import principal_components
 from terralean.mapping.plan import Plan, taper
@@ -125,6 +127,28 @@ def test_scores_are_those_of_the_map_beside_position_alone(trained, cube, tmp_pa
     assert told["position_only"]["oa"] == pytest.approx(document["position_only"]["OA"]["value"], abs=1e-6)
 
 
+def test_a_cube_or_split_that_changed_is_told(trained, cube, tmp_path, labelled_cube, caplog):
+    for folder, origin in (("data", cube), ("run", trained / "svm")):
+        shutil.copytree(origin, tmp_path / folder)
+    split = tmp_path / "run" / "split.json"
+    split.write_text(split.read_text().replace(str(cube), str(tmp_path / "data")))
+    evaluated = partial(run_evaluation, tmp_path / "run", read=recipes.read_run, out=tmp_path / "report", device="cpu")
+    evaluated()
+    assert "changed" not in caplog.text
+    with (tmp_path / "data" / "scene.hdr").open("a") as header:
+        header.write("description = {another}\n")
+    evaluated()
+    assert "data changed since" in caplog.text
+    labelled_cube(tmp_path / "small", grid=Grid(width=16, height=48, crs="EPSG:32633"))
+    for suffix in (".hdr", ".img"):
+        shutil.copy(tmp_path / "small" / f"scene{suffix}", tmp_path / "data" / f"scene{suffix}")
+    with pytest.raises(RunError, match=r"scene.hdr is 16 x 48 px, and .*run has train pixels beyond that"):
+        evaluated()
+    split.write_text(split.read_text()[:100])
+    with pytest.raises(RunError, match=r"split.json is damaged .*; copy the whole run folder again, or train anew"):
+        evaluated()
+
+
 def test_runs_on_other_pixels_are_not_compared(trained, cube, tmp_path):
     run(svm("seed=1"), data=cube, out=tmp_path / "other", device="cpu")
     with pytest.raises(ConfigError, match="were not tested on the same pixels"):
@@ -158,6 +182,8 @@ def test_mixing_patches_is_a_setting(trained, cube, tmp_path):
     assert losses[0][0] != losses[1][0]
     with pytest.raises(ConfigError, match=r"train.mixup must be 0 \(off\) or more, 1 for example, got -1"):
         lola("train.mixup=-1")
+    with pytest.raises(ConfigError, match=r"train.mixup must be 0 \(off\) or more, 1 for example, got nan"):
+        lola("train.mixup=.nan")
 
 
 def read_losses(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,7 +14,7 @@ import numpy as np
 
 from terralean.data.spectral.config import SpectralDataConfig, SpectralSplitConfig
 from terralean.data.spectral.leakage import check_leakage
-from terralean.data.spectral.parts import PixelSplit, load_split
+from terralean.data.spectral.parts import NAMES, PixelSplit, fingerprint, load_split
 from terralean.data.spectral.places import origins
 from terralean.data.spectral.position_floor import position_floor
 from terralean.data.spectral.scenes import find_cubes
@@ -36,7 +37,10 @@ from terralean.evaluate.spectral_score import (
     stand,
 )
 from terralean.predict.predictor import Precision
+from terralean.raster.scene import describe
 from terralean.weights.card import read_card, write_card
+
+log = logging.getLogger(__name__)
 
 
 def evaluate_pixels(
@@ -94,7 +98,27 @@ def _open_run(folder: Path, *, read: ReadRun, data: Path | None) -> SpectralRun:
         raise RunError(f"{folder} is a run of {card.task}; name a run on hyperspectral pixels")
     split = load_split(folder / "split.json")
     run = SpectralRun(folder=folder, card=card, config=config, recipe=recipe, split=split)
-    return run if data is None else replace(run, split=_elsewhere(run, data))
+    if data is not None:
+        return replace(run, split=_elsewhere(run, data))
+    _check_unchanged(run)
+    return run
+
+
+def _check_unchanged(run: SpectralRun) -> None:
+    """Raise RunError where a cube no longer has the run's pixels; warn where its file is another than the run learned from."""
+    split = run.split
+    if fingerprint(split) != run.card.training.data:
+        log.warning("%s: the files of %s changed since %s was trained", run.folder, split.root, run.folder)
+    for index, image in enumerate(split.images):
+        with describe(image, expected="the cube of the run") as scene:
+            grid = scene.grid
+        for name in NAMES:
+            mine = split.of(name).take(split.of(name).scene == index)
+            if len(mine) and (mine.row.max() >= grid.height or mine.col.max() >= grid.width):
+                raise RunError(
+                    f"{image} is {grid.width} x {grid.height} px, and {run.folder} has {name} pixels beyond that: it is "
+                    "another file than the run was trained on; bring that back, or score other data with --data DIR --out DIR"
+                )
 
 
 def _elsewhere(run: SpectralRun, data: Path) -> PixelSplit:

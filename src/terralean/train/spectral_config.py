@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Literal
@@ -41,7 +42,7 @@ class SpectralTrainConfig:
 
     def __post_init__(self) -> None:
         check_course(self)
-        if self.mixup < 0:
+        if not 0 <= self.mixup < math.inf:
             raise ConfigError(f"train.mixup must be 0 (off) or more, 1 for example, got {self.mixup}")
         if self.warmup_steps + self.cooldown_steps >= self.steps:
             raise ConfigError(

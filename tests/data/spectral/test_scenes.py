@@ -106,6 +106,8 @@ def test_what_is_not_there_is_said(tmp_path, labelled_cube):
     with pytest.raises(DatasetError, match="holds no cube"):
         find(tmp_path)
     labelled_cube(tmp_path, labels=False)
+    with pytest.raises(MissingFile, match=r"sene.hdr is not there; expected a cube; nearest in that folder: scene.hdr"):
+        find(tmp_path, cube="sene.hdr")
     with pytest.raises(DatasetError, match=r"scene.hdr has no labels beside it; .*--set data.labels=FILE"):
         find(tmp_path)
 

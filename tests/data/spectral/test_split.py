@@ -221,6 +221,10 @@ def test_what_cannot_be_dealt_is_said():
         SpectralDataConfig(split=SpectralSplitConfig(method="maps"))
     with pytest.raises(ConfigError, match=r"above 0 and below 1, got 5; 0.05 is 5 %"):
         SpectralSplitConfig(share=5)
+    with pytest.raises(ConfigError, match=r"data.split.seed must be 0 or more, got -3"):
+        SpectralSplitConfig(seed=-3)
+    with pytest.raises(ConfigError, match=r"data.split.validation must be 0 or more, got nan"):
+        SpectralSplitConfig(validation=float("nan"))
 
 
 def test_agreement_is_that_of_the_field():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -44,8 +45,10 @@ class SpectralSplitConfig:
                 raise ConfigError(f"data.split.{name} must be at least 1, got {value}")
         if self.window_px % 2 == 0:
             raise ConfigError(f"data.split.window_px must be odd, as the pixel stands in the middle, got {self.window_px}")
-        if self.validation < 0:
+        if not 0 <= self.validation < math.inf:
             raise ConfigError(f"data.split.validation must be 0 or more, got {self.validation}")
+        if self.seed is not None and self.seed < 0:
+            raise ConfigError(f"data.split.seed must be 0 or more, got {self.seed}")
         if (self.method == "scene") != bool(self.test_scenes):
             raise ConfigError(
                 "data.split.test_scenes names the scenes that data.split.method=scene tests on; "

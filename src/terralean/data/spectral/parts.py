@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,10 +73,16 @@ def save_split(split: PixelSplit, path: Path) -> None:
 
 
 def load_split(path: Path) -> PixelSplit:
-    """The deal of a run. RunError where the file is missing."""
+    """The deal of a run. RunError where the file is missing or damaged."""
     if not path.is_file():
         raise RunError(f"{path} is missing beside the run's card; copy the whole run folder")
-    values = json.loads(path.read_text())
+    try:
+        return _split_of(json.loads(path.read_text()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is damaged ({error}); copy the whole run folder again, or train anew") from error
+
+
+def _split_of(values: Mapping[str, Any]) -> PixelSplit:
     parts = {
         name: Pixels(**{key: np.array(found, np.int64) for key, found in values["pixels"][name].items()}) for name in NAMES
     }

@@ -25,7 +25,7 @@ from terralean.raster.label_points import is_points
 from terralean.raster.labels import count_stored, read_labels
 from terralean.raster.polygons import is_vector
 from terralean.raster.scene import describe, open_scene
-from terralean.raster.source import named_part
+from terralean.raster.source import check_there, named_part
 from terralean.spec import Bands, Classes, check_bands
 
 log = logging.getLogger(__name__)
@@ -106,6 +106,7 @@ def _pairs(root: Path, config: SpectralDataConfig) -> tuple[list[Pair], list[str
     needs = config.split.method != "maps" or config.labels is not None
     if file.is_file() or config.cube is not None:
         image = str(root) if config.cube is None else str(folder / config.cube)
+        check_there(image, expected="a cube")
         if config.labels is not None:
             return [(image, str(folder / config.labels))], []
         return ([_beside(image, folder)] if needs else [(image, None)]), []
