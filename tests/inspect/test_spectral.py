@@ -50,6 +50,33 @@ def test_what_the_header_lacks_is_a_warning(tmp_path):
     assert ("warning", "the header lacks byte order; read as 0") in said(describe(str(path)))
 
 
+@pytest.mark.parametrize("dtype", ["int16", "uint16", "float32", "float64"])
+@pytest.mark.parametrize("big", [False, True])
+def test_a_byte_order_that_cannot_be_is_doubted(tmp_path, dtype, big):
+    smooth = np.add.outer(np.arange(6) * 300, np.add.outer(np.arange(40) * 7, np.arange(50) * 11)) + 517
+    grid, bands = Grid(width=50, height=40, crs="EPSG:32633"), Bands(names=tuple("abcdef"), dtype=dtype)
+    path = write_cube(tmp_path / "a.hdr", smooth.astype(dtype), grid=grid, bands=bands, how=CubeFormat(big_endian=big))
+    assert not [words for _, words in said(describe(str(path))) if "byte order" in words]
+    told, wrong = int(big), int(not big)
+    path.write_text(path.read_text().replace(f"byte order = {told}", f"byte order = {wrong}"))
+    found = [finding for finding in describe(str(path)).findings if "byte order" in finding.message]
+    assert [finding.severity for finding in found] == ["warning"]
+    assert found[0].message.endswith(f"than in the header's, {wrong}") and found[0].fix.endswith(f"byte order = {told}")
+
+
+def test_bands_of_nan_are_an_error_with_the_others_named(tmp_path):
+    values = VALUES.astype("float32")
+    values[[1, 4]] = np.nan
+    bands = Bands(names=tuple("abcdef"), dtype="float32")
+    found = describe(str(write_cube(tmp_path / "a.hdr", values, grid=GRID, bands=bands))).findings
+    assert any(
+        finding.severity == "error"
+        and finding.message.startswith("bands 2, 5 hold nothing but nodata, and are not marked bad")
+        and "1, 3-4, 6" in finding.fix
+        for finding in found
+    )
+
+
 def test_wavelengths_that_step_back_are_noted(tmp_path):
     path = cube(tmp_path, nm=(450.0, 460.0, 470.0, 465.0, 1000.0, 1010.0))
     assert said(describe(str(path))) == [

@@ -56,6 +56,13 @@ def test_grids_a_hundredth_of_a_pixel_apart_are_one():
         check_same_grid(UTM, moved(UTM, east=5), image_name="a.tif", mask_name="b.tif")
 
 
+def test_a_transposed_array_is_told_with_the_fix():
+    image = Grid(width=40, height=30, crs=None)
+    fix = r"one of them is transposed: write the mask on the grid .*, or tell the axes of an array behind its path, e\.g\. #axes=crb"
+    with pytest.raises(GridMismatch, match=fix):
+        check_same_grid(image, Grid(width=30, height=40, crs=None), image_name="a.mat", mask_name="b.mat")
+
+
 def test_another_size_or_crs_is_another_grid():
     with pytest.raises(GridMismatch, match=r"b\.tif is 41 x 30 px, its image a\.tif is 40 x 30 px"):
         check_same_grid(UTM, dataclasses.replace(UTM, width=41), image_name="a.tif", mask_name="b.tif")

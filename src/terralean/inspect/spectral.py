@@ -23,6 +23,7 @@ from terralean.raster.scene import Scene
 MANY = 10  # bands, from which a scene without wavelengths is spectral, too
 GAP = 3.0  # times the usual spacing, from which bands are missing between two
 HASHED_BYTES = 2**30  # a larger file is not compared with published ones
+SMOOTHER = 0.5  # times as rough, at which another byte order is more likely than the one that is told
 MOST_SHARE, FAR = 0.5, 5.0  # of the variance along an axis, at which it looks more like the bands than the one that is read so
 
 
@@ -76,6 +77,7 @@ def spectral_findings(scene: Scene, view: NDArray[Any] | None, valid: NDArray[np
         yield from _dead_bands(scene, view, valid)
         if cube is not None:
             yield from _other_axes(scene, cube, view)
+            yield from _other_byte_order(cube, view, valid)
 
 
 def is_array(scene: Scene) -> bool:
@@ -140,10 +142,10 @@ def _order(scene: Scene) -> Iterable[Finding]:
 
 
 def _dead_bands(scene: Scene, view: NDArray[Any], valid: NDArray[np.bool_]) -> Iterable[Finding]:
-    """Bands that hold nothing but the nodata value where others hold data: with them in use no pixel is valid."""
-    if scene.nodata is None or valid.any() or len(view) == 1:
+    """Bands that hold nothing but NaN or the nodata value where others hold data: with them in use no pixel is valid."""
+    if valid.any() or len(view) == 1 or (scene.nodata is None and view.dtype.kind != "f"):
         return
-    empty = view == scene.nodata if view.dtype.kind != "f" else (view == scene.nodata) | ~np.isfinite(view)
+    empty = (view == scene.nodata) | ~np.isfinite(view)
     some = ~empty.all(axis=0)
     dead = [position for position, band in zip(scene.positions, empty, strict=True) if some.any() and band[some].all()]
     if dead:
@@ -165,3 +167,25 @@ def _other_axes(scene: Scene, cube: Cube, view: NDArray[Any]) -> Iterable[Findin
         name, order = ("first", "brc") if row > col else ("second", "rbc")
         message = f"the {name} axis looks more like the bands than the last, which is read so"
         yield Finding(severity="warning", message=message, fix=f"if so, say #axes={order} behind the path")
+
+
+def _other_byte_order(cube: Cube, view: NDArray[Any], valid: NDArray[np.bool_]) -> Iterable[Finding]:
+    """An ENVI file in which neighbours would be far more alike if its bytes were read the other way round."""
+    if not cube.format.startswith("ENVI") or cube.scaling is not None or view.dtype.itemsize == 1 or view.shape[2] == 1:
+        return
+    told, other = ("1", "0") if cube.store.layout.dtype.startswith(">") else ("0", "1")
+    if _roughness(view.byteswap(), valid) < SMOOTHER * _roughness(view, valid):
+        message = f"neighbouring pixels would be far more alike in the other byte order than in the header's, {told}"
+        fix = f"if the values make no sense, correct the header: byte order = {other}"
+        yield Finding(severity="warning", message=message, fix=fix)
+
+
+def _roughness(view: NDArray[Any], valid: NDArray[np.bool_]) -> float:
+    """How far neighbours along the rows lie apart, in mean deviations of all values; infinite where nothing varies."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        known = np.where(valid & np.isfinite(view), view, np.nan).astype(np.float64)
+        beside = np.isfinite(known[..., 1:]) & np.isfinite(known[..., :-1])
+        steps = np.abs(np.diff(known, axis=2))[beside]
+        values = known[np.isfinite(known)]
+        spread = float(np.abs(values - values.mean()).mean()) if values.size else 0.0
+        return float(steps.mean()) / spread if spread and steps.size else np.inf

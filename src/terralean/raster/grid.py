@@ -88,9 +88,11 @@ class Grid:
 def check_same_grid(image: Grid, mask: Grid, *, image_name: str, mask_name: str) -> None:
     """Raise GridMismatch unless both have one size and, where both are located, one place to a hundredth of a pixel."""
     if (image.width, image.height) != (mask.width, mask.height):
+        turned = (mask.width, mask.height) == (image.height, image.width)
         raise GridMismatch(
             f"{mask_name} is {mask.width} x {mask.height} px, its image {image_name} is {image.width} x {image.height} px; "
-            "write the mask on the grid of the image (gdalwarp -r near)"
+            f"{'one of them is transposed: ' if turned else ''}write the mask on the grid of the image (gdalwarp -r near)"
+            + ("" if image.located else ", or tell the axes of an array behind its path, e.g. #axes=crb or #axes=brc")
         )
     if not (image.located and mask.located):
         return
