@@ -115,6 +115,13 @@ def test_undeclared_nodata_of_an_array_is_told_behind_its_path(tmp_path):
     assert describe(f"{tmp_path / 'a.npy'}#nodata=0").nodata_share == pytest.approx(0.2)
 
 
+def test_undeclared_nodata_of_an_envi_file_is_declared_in_what_gdal_opens(tmp_path):
+    values = VALUES.copy()
+    values[:, :3] = 0
+    finding = next(one for one in describe(str(cube(tmp_path, values=values))).findings if "not declared" in one.message)
+    assert finding.fix.endswith(f"gdal_edit.py -a_nodata 0 {tmp_path / 'a.img'}")
+
+
 def test_a_wrong_label_map_is_an_error(shared, tmp_path):
     labels = scipy.io.loadmat(shared / "data/hsi/salinas_a/SalinasA_gt.mat")["salinasA_gt"]
     labels[labels == 1] = 2

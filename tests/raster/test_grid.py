@@ -58,7 +58,7 @@ def test_grids_a_hundredth_of_a_pixel_apart_are_one():
 
 def test_a_transposed_array_is_told_with_the_fix():
     image = Grid(width=40, height=30, crs=None)
-    fix = r"one of them is transposed: write the mask on the grid .*, or tell the axes of an array behind its path, e\.g\. #axes=crb"
+    fix = r"one of them is transposed: write the mask .*, or tell the axes of an array behind its path, e\.g\. #axes=crb"
     with pytest.raises(GridMismatch, match=fix):
         check_same_grid(image, Grid(width=30, height=40, crs=None), image_name="a.mat", mask_name="b.mat")
 

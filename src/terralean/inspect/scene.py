@@ -143,14 +143,17 @@ class _Layout:
         )
 
 
+def _for_gdal(scene: Scene) -> str:
+    """The file that GDAL's programs take: of a cube the data, as they do not open headers."""
+    return scene.source.cube.path if isinstance(scene.source, CubeSource) else scene.path
+
+
 def _place(scene: Scene, layout: _Layout) -> Iterable[Finding]:
-    grid, path = scene.grid, scene.path
+    grid, path = scene.grid, _for_gdal(scene)
     if grid.crs is None and is_array(scene):
         message = "it has no CRS, as no such file has: a map of it will lie nowhere on the ground"
         yield Finding(severity="note", message=message)
         return
-    if isinstance(scene.source, CubeSource):
-        path = scene.source.cube.path  # of the data: GDAL does not open headers
     if grid.crs is None:
         message = "only ground control points or a sensor model place it" if layout.points else "it has no CRS"
         fix = f"gdalwarp {path} warped.tif" if layout.points else f"if you know it: gdal_edit.py -a_srs EPSG:CODE {path}"
@@ -198,7 +201,7 @@ def _missing(view: NDArray[Any], valid: NDArray[np.bool_], scene: Scene) -> Iter
         yield Finding(severity="note", message=message)
     for value, share in undeclared(view, valid, scene):
         message = f"{percent(share)} of the pixels in view are {value} in every band, but {value} is not declared as nodata"
-        how = f"#nodata={value} behind the path" if is_array(scene) else f"gdal_edit.py -a_nodata {value} {scene.path}"
+        how = f"#nodata={value} behind the path" if is_array(scene) else f"gdal_edit.py -a_nodata {value} {_for_gdal(scene)}"
         fix = f"if they are no data: {how}"
         yield Finding(severity="warning" if len(view) > 1 else "note", message=message, fix=fix)
 
