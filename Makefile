@@ -10,7 +10,7 @@ demo: $(VENV)/.package  ## environment, install, and the whole journey on genera
 	$(BIN)/terralean demo --out demo
 
 test: $(VENV)/.dev  ## everything but tests that need a GPU
-	$(BIN)/python -m pytest -m "not gpu" --numprocesses $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest -m "not gpu" --numprocesses $(TEST_PROCESSES) --dist loadfile --max-worker-restart 0
 
 quick: $(VENV)/.dev  ## without the slow tests
 	$(BIN)/python -m pytest -m "not gpu and not slow"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,26 @@ def test_more_sizes_than_are_compiled_for(exported):
     for side in (*range(20, 20 + MOST), 60, 140):
         image, valid = pictures(side, side=side)
         torch.testing.assert_close(predictor.recognise(image, valid), network.recognise(image, valid), rtol=1e-3, atol=1e-4)
+
+
+def test_signals_are_handled_after_another_thread_has_let_the_graph_go(exported):
+    """A memory fault otherwise: in a process of its own."""
+    code = f"""
+import gc, os, signal, threading, torch
+from terralean.predict import load
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+held = [load({str(exported("openvino"))!r})]
+held[0](torch.zeros(1, 4, 64, 64), torch.ones(1, 64, 64, dtype=torch.bool))
+def let_go():
+    held.clear()
+    gc.collect()
+thread = threading.Thread(target=let_go)
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 @pytest.mark.parametrize("format_", FORMATS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import Any, NamedTuple
@@ -42,7 +43,7 @@ class OpenVINOSession:
 
     def __init__(self, library: Any, artefact: Artefact) -> None:
         self.artefact, self.device = artefact, torch.device("cpu")
-        self.core = library.Core()
+        self.core = _core(library)
         model = self._read()
         check_ends(artefact, bands=_size(model.input("image").partial_shape), classes=_size(model.output(0).partial_shape))
         self.compiled: dict[Shape, tuple[Any, SimpleQueue[Any]]] = {}
@@ -98,6 +99,16 @@ class OpenVINOSession:
             return self.core.read_model(self.artefact.graph)
         except RuntimeError as error:
             raise RunError(f"{self.artefact.graph} cannot be read by OpenVINO: {error}; export the run again") from error
+
+
+@cache
+def _core(library: Any) -> Any:
+    """One for the life of the process.
+
+    OpenVINO gives the thread that compiles another stack to handle signals on, and frees it with its last core. Where another
+    thread drops that one, the next signal with a handler, Ctrl-C or the end of a child, ends the process by a memory fault.
+    """
+    return library.Core()
 
 
 def _size(shape: Any) -> int | None:
