@@ -145,6 +145,11 @@ def test_rank_of_adapters():
 def test_settings_that_cannot_be():
     with pytest.raises(ConfigError, match="odd number of px, as the pixel stands in the middle, got 14"):
         build(window_px=14)
+    with pytest.raises(ConfigError, match=r"window_px must be 9 or more with edges=inside, got 7; or take .*=zeros"):
+        build(window_px=7)
+    with pytest.raises(ConfigError, match="window_px must be 3 or more with edges=zeros, got 1"):
+        build(window_px=1, edges="zeros")
+    assert build(window_px=3, edges="zeros")(torch.zeros(2, 20, 3, 3)).shape == (2, 3)
     with pytest.raises(ConfigError, match="multiples of the numbers of heads, got 15 by 2"):
         build(dim=15)
     with pytest.raises(ConfigError, match="components must be 1 or more, got 0"):

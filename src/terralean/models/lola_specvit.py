@@ -70,9 +70,19 @@ class LoLAConfig:
         """What a patch loses in the stem, on each side."""
         return len(DEPTHS) if self.edges == "inside" else 0
 
+    @property
+    def least_px(self) -> int:
+        """Side of the smallest patch of which the stem leaves a token."""
+        return 2 * self.lost_px + EMBED_PX - 2
+
     def __post_init__(self) -> None:
         if self.window_px < 1 or self.window_px % 2 == 0:
             raise ConfigError(f"window_px must be an odd number of px, as the pixel stands in the middle, got {self.window_px}")
+        if self.window_px < self.least_px:
+            other = "; or take model.sizes.edges=zeros" if self.edges == "inside" else ""
+            raise ConfigError(
+                f"window_px must be {self.least_px | 1} or more with edges={self.edges}, got {self.window_px}{other}"
+            )
         odd = [f"{dim} by {heads}" for dim, heads in zip(self.dims, self.heads, strict=True) if dim % heads]
         if odd:
             raise ConfigError(f"widths must be multiples of the numbers of heads, got {', '.join(odd)}")
@@ -162,7 +172,7 @@ class LoLASpecViT(nn.Module):
         return {"pos_embed", *tables}
 
     def _large_enough(self, patch: Tensor) -> Tensor:
-        return filled_up(patch, least_px=2 * self.config.lost_px + EMBED_PX - 2)
+        return filled_up(patch, least_px=self.config.least_px)
 
     def _levelled(self, components: Tensor) -> Tensor:
         if not self.config.patch_norm:
