@@ -54,6 +54,12 @@ class Bands:
         """Whether the names say something: False where any is only the position, `band_1`, `band_2`, ..."""
         return not any(_is_position(name) for name in self.names)
 
+    @property
+    def known_nm(self) -> tuple[float, ...] | None:
+        """Wavelengths, where all of several bands have one of their own."""
+        nm = [w for w in self.wavelength_nm or () if w is not None]
+        return tuple(nm) if len(set(nm)) == len(self.names) > 1 else None
+
     def choose(self, index: Sequence[int]) -> Bands:
         """The bands at these positions (from 0), in this order."""
         nm = None if self.wavelength_nm is None else tuple(self.wavelength_nm[i] for i in index)
@@ -114,7 +120,7 @@ def check_bands(found: Bands, need: Bands, *, scene: str) -> None:
     Names are compared without regard to case; where either side has no real names only the count can be checked. The bands of
     a spectrometer are known by their wavelengths instead, whatever they are called: each to half the usual step between them.
     """
-    if _spectral(found) and _spectral(need):
+    if is_spectral(found) and is_spectral(need):
         check_band_values(found, need, scene=scene)
         _check_same_wavelengths(found, need, scene=scene)
         return
@@ -146,16 +152,20 @@ def check_band_values(found: Bands, need: Bands, *, scene: str) -> None:
         )
 
 
-def _spectral(bands: Bands) -> bool:
+def is_spectral(bands: Bands) -> bool:
     """Whether there are many bands, each of a known wavelength of its own."""
-    nm = bands.wavelength_nm
-    return len(bands) >= SPECTRAL and nm is not None and None not in nm and len(set(nm)) == len(nm)
+    return len(bands) >= SPECTRAL and bands.known_nm is not None
+
+
+def half_step_nm(nm: Sequence[float]) -> float:
+    """Half the usual step from one of several wavelengths to the next: so far apart two are still the same band."""
+    steps = sorted(abs(b - a) for a, b in pairwise(nm))
+    return steps[len(steps) // 2] / 2
 
 
 def _check_same_wavelengths(found: Bands, need: Bands, *, scene: str) -> None:
-    theirs, ours = ([nm or 0.0 for nm in bands.wavelength_nm or ()] for bands in (found, need))
-    steps = sorted(abs(b - a) for a, b in pairwise(ours))
-    tolerance = steps[len(steps) // 2] / 2
+    theirs, ours = (bands.known_nm or () for bands in (found, need))
+    tolerance = half_step_nm(ours)
     apart = [i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if abs(a - b) > tolerance]
     if not apart:
         return

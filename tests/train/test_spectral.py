@@ -235,15 +235,64 @@ def test_a_network_is_adapted_to_another_scene(trained, tmp_path, labelled_cube)
     assert not torch.equal(before["head.weight"], after["head.weight"])
 
 
-def test_adapting_to_other_bands_begins_with_their_components(trained, tmp_path, labelled_cube):
+SHORT = ("train.steps=2", "train.validate_every=1", "train.warmup_steps=1", "adapt.rank=2")
+
+
+def adapted_projection(trained, data, out, *changes):
+    """Of the run that it starts from, and of itself: (components, bands)."""
+    run(lola(*SHORT, f"adapt.from={trained / 'net'}", *changes), data=data, out=out, device="cpu")
+    found = (load(folder, device="cpu").model.state_dict() for folder in (trained / "net", out))
+    return tuple(state["spectral.project.weight"][..., 0, 0] for state in found)
+
+
+def without_wavelengths(folder, labelled_cube, *, bands):
+    values, known = labelled_cube(folder, seed=5, labels=False)
+    (folder / "scene.hdr").unlink()
+    np.save(folder / "scene.npy", values[:bands].transpose(1, 2, 0))
+    np.save(folder / "scene_gt.npy", np.where(known == 255, 0, known + 1).astype(np.uint8))
+
+
+def test_other_bands_get_the_kernels_of_their_wavelengths(trained, tmp_path, labelled_cube, caplog):
+    """Every second band stands for itself and half of each neighbour; the last for the one behind it."""
     labelled_cube(tmp_path / "data", seed=5)
-    steps = ("train.steps=2", "train.validate_every=1", "train.warmup_steps=1", "data.bands=[1,2,3,5,7,8,9,10,12]")
-    told = lola(*steps, f"adapt.from={trained / 'net'}", "adapt.rank=2", "adapt.train=[head]")
-    run(told, data=tmp_path / "data", out=tmp_path / "run", device="cpu")
-    material = from_cubes(told, tmp_path / "data")
-    _, weight = principal_components(material.pixels, count=4, whitening=0.5)
-    found = load(tmp_path / "run", device="cpu").model.state_dict()["spectral.project.weight"]
-    torch.testing.assert_close(found[..., 0, 0], weight)
+    with caplog.at_level("INFO"):
+        before, after = adapted_projection(trained, tmp_path / "data", tmp_path / "run", "data.bands=[1,3,5,7,9,11]")
+    wanted = before[:, ::2].clone()
+    wanted[:, 1:] += before[:, 1:-1:2] / 2
+    wanted += before[:, 1::2] / 2
+    wanted[:, -1] += before[:, -1] / 2
+    torch.testing.assert_close(after, wanted)
+    assert "by wavelength" in caplog.text
+
+
+def test_bands_that_the_run_or_the_scene_lacks_are_told(trained, tmp_path, labelled_cube, caplog):
+    labelled_cube(tmp_path / "data", seed=5)
+    before, after = adapted_projection(trained, tmp_path / "data", tmp_path / "run", "data.bands=[5,6,7,8,9,10,11,12]")
+    torch.testing.assert_close(after, before[:, 4:])
+    assert "the scene has nothing like bands 1 at 400 nm, 2 at 450 nm, 3 at 500 nm, 4 at 550 nm of" in caplog.text
+
+
+def test_another_number_of_unknown_bands_is_refused_unless_their_layer_learns(trained, tmp_path, labelled_cube, caplog):
+    data = tmp_path / "data"
+    without_wavelengths(data, labelled_cube, bands=9)
+    expected = r"was trained on 12 bands, the scene has 9, and the scene cannot tell .*--set 'adapt\.train=\[head, spectral\]'"
+    with pytest.raises(ConfigError, match=expected):
+        adapted_projection(trained, data, tmp_path / "run")
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+    anew = ("adapt.train=[head, spectral]", "train.lr=1e-9", "train.final_lr=1e-9")
+    _, begun = adapted_projection(trained, data, tmp_path / "begun", *anew)
+    assert "what it learned of its 12 bands is left out" in caplog.text
+    _, weight = principal_components(from_cubes(lola(), data).pixels, count=4, whitening=0.5)
+    torch.testing.assert_close(begun, weight, rtol=1e-4, atol=1e-6)
+    _, learned = adapted_projection(trained, data, tmp_path / "learned", "adapt.train=[head, spectral]")
+    assert not torch.equal(learned, begun)
+
+
+def test_as_many_unknown_bands_are_taken_for_the_same_with_a_warning(trained, tmp_path, labelled_cube, caplog):
+    without_wavelengths(tmp_path / "data", labelled_cube, bands=12)
+    before, after = adapted_projection(trained, tmp_path / "data", tmp_path / "run")
+    assert torch.equal(before, after)
+    assert "the scene does not tell its wavelengths; its 12 bands are taken for those of" in caplog.text
 
 
 def test_a_scene_of_other_bands_is_refused(trained, cube, tmp_path):

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 import terralean
+from terralean.adapt.bands import kinship
 from terralean.cost.macs import count_macs_at, parameters
 from terralean.data.oriented.samples import ObjectSamples
 from terralean.data.samples import Samples
@@ -53,6 +54,7 @@ from terralean.train.norm import synchronise
 from terralean.train.processes import Processes, check_count, cluster, devices, find_processes, share_of_batch, strategy
 from terralean.train.schedule import optimiser
 from terralean.train.spectral_config import SpectralExperiment
+from terralean.train.spectral_start import check_start_bands
 from terralean.train.spectral_svm import fit_to_pixels, validate
 from terralean.train.svm_config import SVMConfig
 from terralean.train.temperature import calibrate
@@ -265,6 +267,8 @@ def _module(experiment: AnyExperiment, material: Material, course: Course, proce
     start = experiment.model.weights if experiment.adapt is None else experiment.adapt.start
     if start is not None:
         bands = bands_of_one(material.bands) if isinstance(experiment, ChangeExperiment) else material.bands
+        if isinstance(experiment, SpectralExperiment):
+            check_start_bands(model, experiment.adapt, start=Path(start), bands=bands)
         told = load_pretrained(model, Path(start), bands=bands, averaged=experiment.model.averaged)
         log.info("starting from %s", told)
     if start is None or _of_other_bands(Path(start), material):
@@ -285,8 +289,8 @@ def _start_from_pixels(model: nn.Module, material: Material) -> None:
 
 
 def _of_other_bands(start: Path, material: Material) -> bool:
-    """Whether a run was trained on another number of bands, so that what it learned of single bands has no meaning."""
-    return (start / CARD).is_file() and len(read_card(start).bands) != len(material.bands)
+    """Whether a run was trained on bands of which none is known here, so that what it learned of single ones has no meaning."""
+    return (start / CARD).is_file() and kinship(read_card(start).bands, material.bands) == "unknown"
 
 
 def _network(experiment: AnyExperiment, material: Material, *, reduce: Reduction | None) -> nn.Module:

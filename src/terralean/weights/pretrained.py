@@ -10,7 +10,7 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from terralean.adapt.bands import RGB, kernels_for, same_bands
+from terralean.adapt.bands import RGB, first_layer, kernels_for, kinship, resampling, same_bands
 from terralean.errors import WeightsDoNotFit
 from terralean.models.lemevit import LeMeViTPyramid
 from terralean.spec import Bands
@@ -100,13 +100,11 @@ def _load_whole(model: nn.Module, state: Mapping[str, Tensor], *, path: Path, ba
 def _fill(module: nn.Module, state: Mapping[str, Tensor], *, path: Path, bands: Bands, fresh: tuple[str, ...] = ()) -> str:
     """Load exactly, the first layer made for these bands; what was made of it in words, nothing where nothing was."""
     own, fitted = module.state_dict(), dict(state)
-    first = [name for name, tensor in state.items() if name in own and _of_other_bands(tensor, own[name], count=len(bands))]
     told = ""
-    for name in first:
-        stored = _stored_bands(path, count=state[name].shape[1])
-        source = same_bands(stored, bands.names) if bands.named else (None,) * len(bands)
-        fitted[name] = kernels_for(state[name], source=source)
-        told = f"; its first layer was made for {len(bands)} bands from its {len(stored)} ({_told(source, bands)})"
+    for name in _first_layers(module, own, state, bands=bands):
+        stored = bands_of_file(path, count=state[name].shape[1])
+        fitted[name], how = _kernels(state[name], stored=stored, bands=bands)
+        told = f"; its first layer was made for {len(bands)} bands from its {len(stored)} ({how})" if how else ""
     for name in _tables(module, fitted):
         fitted[name] = _positions(fitted[name], cast(VisionTransformer, module.get_submodule(name.rpartition(".")[0])))
         told += "; its table of positions was resized"
@@ -142,11 +140,31 @@ def _of_other_bands(theirs: Tensor, ours: Tensor, *, count: int) -> bool:
     return one[1] != other[1] == count and (one[0], one[2:]) == (other[0], other[2:])
 
 
-def _stored_bands(path: Path, *, count: int) -> tuple[str, ...]:
-    """Names of the bands that a file's network sees: the card's, else red, green and blue for three."""
+def _first_layers(module: nn.Module, own: Mapping[str, Tensor], state: Mapping[str, Tensor], *, bands: Bands) -> list[str]:
+    """Names of layers over bands: those that differ in their number, else the first, whose bands may be others."""
+    differ = [name for name, tensor in state.items() if name in own and _of_other_bands(tensor, own[name], count=len(bands))]
+    first = first_layer(module, bands=len(bands))
+    if differ or first is None or first not in state:
+        return differ
+    return [first] if state[first].shape == own[first].shape else []
+
+
+def bands_of_file(path: Path, *, count: int) -> Bands:
+    """The bands that a file's network sees: the card's, else red, green and blue for three, else nothing is known of them."""
     if path.is_dir() and (path / CARD).is_file():
-        return read_card(path).bands.names
-    return RGB if count == len(RGB) else ("",) * count
+        return read_card(path).bands
+    return Bands(names=RGB if count == len(RGB) else tuple(f"band_{i}" for i in range(1, count + 1)))
+
+
+def _kernels(weight: Tensor, *, stored: Bands, bands: Bands) -> tuple[Tensor, str]:
+    """Of the first layer (O, C, h, w), for these bands, and by what these were found; nothing where they are the same."""
+    known = kinship(stored, bands)
+    if known == "wavelengths" and len(stored) == weight.shape[1] and (found := resampling(stored, bands)) is not None:
+        return found.kernels(weight), "by wavelength"
+    if weight.shape[1] == len(bands):
+        return weight, ""
+    source = same_bands(stored.names, bands.names) if bands.named else (None,) * len(bands)
+    return kernels_for(weight, source=source), _told(source, bands)
 
 
 def _told(source: tuple[int | None, ...], bands: Bands) -> str:
