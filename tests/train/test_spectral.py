@@ -301,6 +301,26 @@ def test_a_scene_of_other_bands_is_refused(trained, cube, tmp_path):
         map_scene(load(trained / "svm", device="cpu"), cube / "scene.hdr", out=tmp_path, config=MapConfig(bands=bands))
 
 
+def test_a_cube_without_wavelengths_is_mapped_with_a_warning_once(trained, tmp_path, labelled_cube, caplog):
+    without_wavelengths(tmp_path, labelled_cube, bands=12)
+    waves = tmp_path / "waves.txt"
+    waves.write_text("\n".join(str(400 + 50 * band) for band in range(12)))
+    path = tmp_path / "scene.npy"
+    model = load(trained / "svm", device="cpu")
+    map_scene(model, f"{path}#wavelengths={waves}", out=tmp_path / "told", config=MapConfig())
+    assert "does not tell" not in caplog.text
+    for name in ("one", "two"):
+        map_scene(model, path, out=tmp_path / name, config=MapConfig())
+    told = [line for line in caplog.messages if "does not tell" in line]
+    assert told == [
+        f"{path} does not tell its wavelengths; its 12 bands are taken for the model's, 400 to 950 nm, in the same order; to "
+        f"have that checked, tell {path}#wavelengths=FILE, a line for each band, or an ENVI header"
+    ]
+    waves.write_text("\n".join(str(1400 + 50 * band) for band in range(12)))
+    with pytest.raises(BandMismatch, match="12 of 12 bands at other wavelengths"):
+        map_scene(model, f"{path}#wavelengths={waves}", out=tmp_path / "other", config=MapConfig())
+
+
 def test_windows_share_what_a_patch_needs(trained, cube, tmp_path):
     with pytest.raises(ConfigError, match=r"share 4 px at least, got a window of 32 px that shares 3; raise --overlap"):
         map_scene(load(trained / "net", device="cpu"), cube / "scene.hdr", out=tmp_path, config=MapConfig(overlap_px=3))
