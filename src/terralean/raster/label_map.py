@@ -41,17 +41,20 @@ class LabelledFile:
     note: str  # what was taken for no label, and why
 
 
-def find_labels(path: str | Path, *, unlabelled: Unlabelled = "auto", names: Sequence[str] | None = None) -> LabelledFile:
+def find_labels(
+    path: str | Path, *, unlabelled: Unlabelled = "auto", names: Sequence[str] | None = None, field: str | None = None
+) -> LabelledFile:
     """The classes of a label map: .mat, .npy, ENVI classification, GeoTIFF or another raster of numbers, points, polygons.
 
     `unlabelled` says whether 0 is no label ("zero") or a class ("none"). "auto" takes 0 for no label in published label maps,
     in ENVI classifications whose class 0 is named so, and in arrays (.mat, .npy) unless other pixels of these have no label
     (255, NaN, nodata, numbers below 0); elsewhere 0 is a class.
-    `names` are those of the classes in the order of their numbers, the one without label left out. Raises LabelError where
-    nothing is labelled, where the names do not fit, and for a map that goes by the name of a published one and is another.
+    `names` are those of the classes in the order of their numbers, the one without label left out. `field` is the attribute of
+    polygons, or the column of points, that holds the class. Raises LabelError where nothing is labelled, where the names do not
+    fit, and for a map that goes by the name of a published one and is another.
     """
     text = str(path)
-    stored = count_stored(text, coding=ALL_NUMBERS)
+    stored = count_stored(text, coding=ALL_NUMBERS, field=field)
     counts = {number: count for number, count in stored.items() if isinstance(number, int)}
     if len(counts) < len(stored):
         return _by_names(text, stored, names)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from terralean.data.spectral.config import SpectralDataConfig
-from terralean.data.spectral.scenes import find_cubes
+from terralean.data.spectral.scenes import find_cubes, holds_cubes
 from terralean.errors import DatasetError, GridMismatch, LabelError, MissingFile
 from terralean.raster.grid import Grid
 from terralean.raster.write import write_scene
@@ -62,6 +62,34 @@ def test_points_label_pixels(tmp_path, labelled_cube):
     assert find(tmp_path / "scene.hdr").scenes == found.scenes
     values = found.map_of(found.scenes[0].labels, scene=0)
     assert (values[0, 1], values[2, 3], (values != 255).sum()) == (1, 0, 2)
+
+
+def test_the_column_with_the_class_can_be_named(tmp_path, labelled_cube):
+    """Of points and of polygons; what the error advises is what helps."""
+    labelled_cube(tmp_path, labels=False)
+    (tmp_path / "points.csv").write_text("row,col,cover,depth\n0,0,field,3\n5,7,water,4\n")
+    with pytest.raises(LabelError, match=r"--set data\.label_field=cover$"):
+        find(tmp_path, labels="points.csv")
+    for field, names in (("cover", ("field", "water")), ("depth", ("class 3", "class 4"))):
+        dataset = find(tmp_path, labels="points.csv", label_field=field)
+        assert dataset.classes.names == names
+        found = dataset.map_of(str(tmp_path / "points.csv"), scene=0)
+        assert (found[0, 0], found[5, 7], (found != 255).sum()) == (0, 1, 2)
+    with pytest.raises(LabelError, match="has no attribute 'covr'; nearest: cover"):
+        find(tmp_path, labels="points.csv", label_field="covr")
+
+
+def test_a_folder_with_cubes_is_told_from_one_with_pictures(tmp_path, labelled_cube):
+    labelled_cube(tmp_path / "scene")
+    (tmp_path / "both").mkdir()
+    values, known = labelled_cube(tmp_path / "points", labels=False)
+    (tmp_path / "points" / "points.csv").write_text("row,col,class\n0,0,field\n5,7,water\n")
+    for name in ("images", "labels"):
+        labelled_cube(tmp_path / "pairs" / name, labels=False)
+    np.save(tmp_path / "both" / "photo.npy", values.transpose(1, 2, 0)[..., :3])
+    np.save(tmp_path / "both" / "photo_gt.npy", known)
+    expected = {"scene": True, "points": True, "pairs": True, "both": False, "none": False}
+    assert {name: holds_cubes(tmp_path / name) for name in expected} == expected
 
 
 def test_labels_of_another_size_are_refused(tmp_path, labelled_cube):

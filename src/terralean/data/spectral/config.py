@@ -81,6 +81,7 @@ class SpectralDataConfig:
 
     cube: str | None = None  # None: found
     labels: str | None = None  # a label map, polygons or a table of points; None: found
+    label_field: str | None = None  # attribute of polygons, or column of points, that names the class; None: found
     unlabelled: Unlabelled = "auto"  # what 0 means; auto: no label, but where the file names a class 0
     classes: tuple[str, ...] | None = None  # names, in the order of the numbers; None: as the file or the public scene has them
     train_labels: str | None = None  # label maps of data.split.method=maps

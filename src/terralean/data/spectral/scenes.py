@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from terralean.data.index import is_dataset
 from terralean.data.spectral.config import SpectralDataConfig
 from terralean.data.words import listed
 from terralean.errors import BandMismatch, DatasetError, LabelError, MissingFile, TerraleanError
@@ -26,11 +27,12 @@ from terralean.raster.labels import count_stored, read_labels
 from terralean.raster.polygons import is_vector
 from terralean.raster.scene import describe, open_scene
 from terralean.raster.source import check_there, named_part
-from terralean.spec import Bands, Classes, check_bands
+from terralean.spec import SPECTRAL, Bands, Classes, check_bands
 
 log = logging.getLogger(__name__)
 
 CUBES = (".mat", ".npy", ".h5", ".hdf5", ".hdr", ".tif", ".tiff", ".vrt")
+FOR_CUBES = (".mat", ".npy", ".h5", ".hdf5", ".hdr")  # suffixes that pictures do not have
 VECTORS = (".gpkg", ".geojson", ".shp", ".fgb")
 FEWEST_BANDS = 4  # of a cube that nobody names: below that it is a photograph
 LABELS_NAMED = re.compile(r"[_-]?(gt|labels?|masks?|groundtruth|ground_truth)$", re.IGNORECASE)
@@ -61,11 +63,20 @@ class SpectralDataset:
     classes: Classes
     coding: Coding
     notes: tuple[str, ...]  # what was assumed
+    label_field: str | None = None  # attribute or column with the class
 
     def map_of(self, labels: str, *, scene: int) -> NDArray[np.uint8]:
         """Class of each pixel of a scene (H, W) by a file of labels, 255 where it says nothing."""
         grid, image = self.scenes[scene].grid, self.scenes[scene].image
-        return read_labels(labels, like=grid, window=grid.window, classes=self.classes, coding=self.coding, name=image)
+        return read_labels(
+            labels,
+            like=grid,
+            window=grid.window,
+            classes=self.classes,
+            coding=self.coding,
+            field=self.label_field,
+            name=image,
+        )
 
 
 def find_cubes(root: Path, config: SpectralDataConfig) -> SpectralDataset:
@@ -85,7 +96,35 @@ def find_cubes(root: Path, config: SpectralDataConfig) -> SpectralDataset:
         classes=classes,
         coding=coding,
         notes=(*notes, *dict.fromkeys(f"{Path(one.path).name}: {one.note}" for one in known)),
+        label_field=config.label_field,
     )
+
+
+def holds_cubes(root: Path) -> bool:
+    """Whether a folder is laid out as cubes with labels, and not as pictures with a class for each pixel.
+
+    It holds arrays or ENVI files, or rasters of many bands beside labels. Where it could be a dataset of pictures as well, its
+    first array or ENVI file must have a spectrum.
+    """
+    if not root.is_dir():
+        return False
+    folder = root / "images" if (root / "images").is_dir() else root
+    arrays = [str(path) for path in sorted(folder.iterdir()) if path.suffix.lower() in FOR_CUBES and is_cube(str(path))]
+    if is_dataset(root):
+        return bool(arrays) and _bands_of(arrays[0]) >= SPECTRAL
+    if arrays or folder != root:
+        return any(_bands_of(path) >= FEWEST_BANDS for path in arrays)
+    cubes, labels, _ = _cubes(root)
+    return bool(cubes) and bool(labels or _tables(root))
+
+
+def _bands_of(path: str) -> int:
+    """0 of what cannot be read."""
+    try:
+        with describe(path, expected="a cube") as scene:
+            return len(scene.bands)
+    except TerraleanError:
+        return 0
 
 
 Pair = tuple[str, str | None]  # a cube and its labels
@@ -254,7 +293,7 @@ def _find(path: str, config: SpectralDataConfig) -> LabelledFile:
     """Of plain rasters 0 is no label, either, unless another value says so: where few are labelled the rest is written so."""
     plain = not (is_cube(path) or is_vector(path) or is_points(path))
     if not plain or config.unlabelled != "auto":
-        found = find_labels(path, unlabelled=config.unlabelled)
+        found = find_labels(path, unlabelled=config.unlabelled, field=config.label_field)
     else:
         how: Unlabelled = "none" if _has_nodata(path) else "zero"
         why = "a class, as pixels without label are nodata" if how == "none" else "no label, as no pixel is nodata"
