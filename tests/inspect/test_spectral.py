@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 import scipy.io
 
-from terralean.inspect.describe import describe
+from terralean.data.spectral.config import SpectralDataConfig, SpectralSplitConfig
+from terralean.data.spectral.scenes import find_cubes
+from terralean.data.spectral.split import all_pixels, deal_pixels
+from terralean.inspect.describe import describe, reads_as
 from terralean.inspect.library import LibraryReport
 from terralean.inspect.words import tell
 from terralean.raster.envi_write import CubeFormat, write_cube
 from terralean.raster.grid import Grid
+from terralean.raster.scene import open_scene
 from terralean.spec import Bands
 
 GRID = Grid(width=6, height=5, crs="EPSG:32633", transform=(10.0, 0.0, 5e5, 0.0, -10.0, 5e6))
@@ -48,6 +52,56 @@ def test_what_the_header_lacks_is_a_warning(tmp_path):
     path = cube(tmp_path)
     path.write_text(path.read_text().replace("byte order = 0\n", ""))
     assert ("warning", "the header lacks byte order; read as 0") in said(describe(str(path)))
+
+
+def test_what_is_found_is_not_logged_beside_it(tmp_path, caplog):
+    path = cube(tmp_path)
+    path.write_text(path.read_text().replace("byte order = 0\n", ""))
+    describe(str(path))
+    assert caplog.messages == []
+    open_scene(path)
+    assert caplog.messages == [f"{path}: the header lacks byte order; read as 0"]  # who opens it is told
+
+
+def test_a_folder_with_a_cube_and_its_labels(tmp_path, labelled_cube, caplog):
+    _, known = labelled_cube(tmp_path)
+    settings = SpectralDataConfig(split=SpectralSplitConfig(block_px=8, window_px=5))
+    assert reads_as(str(tmp_path)) is SpectralDataConfig
+    report = describe(str(tmp_path), config=settings)
+    assert [(one.image, one.labels) for one in report.cubes] == [("scene.hdr", "scene_gt.hdr")]
+    names = ("field", "water", "wood")
+    assert [(share.name, share.pixels) for share in report.classes] == [(names[i], (known == i).sum()) for i in range(3)]
+    dataset = find_cubes(tmp_path, settings)
+    split = deal_pixels(dataset, settings, all_pixels(dataset), seed=0)
+    assert report.splits == {name: len(split.of(name)) for name in ("train", "validation", "test")}
+    assert report.unlabelled_share == pytest.approx((known == 255).mean())
+    text = tell(report)
+    assert f"{tmp_path}: 1 cube with labels" in text
+    assert "cube        scene.hdr, " in text and "spectrum    400 to 950 nm, 50 nm apart" in text
+    assert not [words for severity, words in said(report) if severity == "error"]
+    assert caplog.messages == []
+    json.dumps(asdict(report), allow_nan=False)
+
+
+def test_what_is_wrong_with_cubes_and_labels(tmp_path, labelled_cube):
+    _, known = labelled_cube(tmp_path, labels=False)
+    numbers = np.where(known == 255, 0, known + 1).astype(np.uint8)
+    np.save(tmp_path / "scene_gt.npy", numbers[1:])
+    (error,) = [words for severity, words in said(describe(str(tmp_path))) if severity == "error"]
+    assert "scene_gt.npy" in error and "scene.hdr" in error
+    rare = np.where(numbers == 3, 0, numbers)
+    rare[0, :4] = 3
+    np.save(tmp_path / "scene_gt.npy", rare)
+    assert ("note", "fewer than 20 labelled pixels of class 3 (4 px)") in said(describe(str(tmp_path)))
+    at_random = SpectralDataConfig(split=SpectralSplitConfig(method="random", window_px=5))
+    assert any(
+        severity == "warning" and words.startswith("LEAKS")
+        for severity, words in said(describe(str(tmp_path), config=at_random))
+    )
+    np.save(tmp_path / "other.npy", rare)
+    (tmp_path / "scene_gt.npy").rename(tmp_path / "second.npy")
+    (error,) = said(describe(str(tmp_path)))
+    assert error[0] == "error" and "say which label map, polygons or table of points with --set data.labels=FILE" in error[1]
 
 
 @pytest.mark.parametrize("dtype", ["int16", "uint16", "float32", "float64"])

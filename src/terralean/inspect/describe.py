@@ -8,12 +8,16 @@ from terralean.data.change_index import holds_pairs
 from terralean.data.config import DataConfig
 from terralean.data.oriented.config import DetectionDataConfig
 from terralean.data.scene_config import SceneDataConfig
+from terralean.data.spectral.config import SpectralDataConfig
+from terralean.data.spectral.scenes import holds_cubes
 from terralean.errors import MissingFile, RunError
+from terralean.inspect.cubes import CubesReport, describe_cubes
 from terralean.inspect.dataset import DatasetReport, describe_dataset
 from terralean.inspect.labelled import LabelledReport, describe_labelled, holds_labelled_images
 from terralean.inspect.library import LibraryReport, describe_library
 from terralean.inspect.objects import ObjectsReport, describe_objects, holds_objects
 from terralean.inspect.pairs import describe_pair, describe_pairs
+from terralean.inspect.quiet import quiet
 from terralean.inspect.run import RunReport, describe_run, is_run
 from terralean.inspect.scene import SceneReport, describe_scene
 from terralean.raster.pair import find_pair
@@ -21,23 +25,30 @@ from terralean.raster.source import check_there, named_part
 from terralean.raster.spectral_library import is_library
 from terralean.weights.card import seed_folders
 
-Report = SceneReport | DatasetReport | LabelledReport | LibraryReport | ObjectsReport | RunReport
+Config = DataConfig | SceneDataConfig | DetectionDataConfig | SpectralDataConfig
+Report = SceneReport | DatasetReport | LabelledReport | CubesReport | LibraryReport | ObjectsReport | RunReport
 
 
-def reads_as(path: str) -> type[DataConfig] | type[SceneDataConfig] | type[DetectionDataConfig]:
-    """What says how a path is read: for images with a class each, or with objects, other configs than for all else."""
+def reads_as(path: str) -> type[Config]:
+    """What says how a path is read: for images with a class each or with objects, and for cubes, other configs than for all
+    else.
+    """
     if holds_objects(path):
         return DetectionDataConfig
-    return SceneDataConfig if holds_labelled_images(path) and not holds_pairs(Path(path)) else DataConfig
+    if holds_labelled_images(path) and not holds_pairs(Path(path)):
+        return SceneDataConfig
+    with quiet():
+        return SpectralDataConfig if holds_cubes(Path(path)) else DataConfig
 
 
-def describe(path: str, *, config: DataConfig | SceneDataConfig | DetectionDataConfig | None = None, seed: int = 0) -> Report:
+def describe(path: str, *, config: Config | None = None, seed: int = 0) -> Report:
     """A run has a card (or a recipe and a split); any other folder is a dataset; a file is a scene, or a
     spectral library.
 
-    A folder holds images with a class each, with a class for each pixel, or with oriented objects, as its layout tells; a
-    config of a kind says it for certain. A scene file is a dataset where the config names its labels. Raises MissingFile,
-    RunError for a folder of several runs, and UnreadableScene for a file that is no image; all else that is wrong is a finding.
+    A folder holds images with a class each, with a class for each pixel, or with oriented objects, or cubes with labels, as
+    its layout tells; a config of a kind says it for certain. A scene file is a dataset where the config names its labels.
+    Raises MissingFile, RunError for a folder of several runs, and UnreadableScene for a file that is no image; all else that is
+    wrong is a finding.
     """
     place = Path(path)
     settings = reads_as(path)() if config is None else config
@@ -58,11 +69,13 @@ def describe(path: str, *, config: DataConfig | SceneDataConfig | DetectionDataC
     return describe_pair(path, bands=settings.bands) if is_pair else describe_scene(path, bands=settings.bands)
 
 
-def _folder(place: Path, settings: DataConfig | SceneDataConfig | DetectionDataConfig, *, seed: int) -> Report:
+def _folder(place: Path, settings: Config, *, seed: int) -> Report:
     """A dataset."""
     if isinstance(settings, DetectionDataConfig):
         return describe_objects(place, settings)
     if isinstance(settings, SceneDataConfig):
         return describe_labelled(place, settings, seed=seed)
+    if isinstance(settings, SpectralDataConfig):
+        return describe_cubes(place, settings, seed=seed)
     describes = describe_pairs if holds_pairs(place) else describe_dataset
     return describes(place, settings, seed=seed)

@@ -13,6 +13,7 @@ from pyproj import CRS
 
 from terralean.errors import UnreadableScene
 from terralean.inspect.finding import Finding, worst_first
+from terralean.inspect.quiet import quiet
 from terralean.inspect.spectral import SpectralFacts, is_array, label_findings, spectral_facts, spectral_findings
 from terralean.raster.area import row_area_m2
 from terralean.raster.cube_source import CubeSource
@@ -64,7 +65,9 @@ class SceneReport:
 
 def describe_scene(path: str, *, bands: Sequence[int] | None = None) -> SceneReport:
     """Look at a scene, its values through a view of at most 1024 px. What cannot be read is a finding."""
-    with open_scene(path, bands=bands) as scene:
+    with quiet():
+        opened = open_scene(path, bands=bands)
+    with opened as scene:
         with scene.source.dataset() as file:
             layout = _Layout.of(file)
         found = [*_place(scene, layout), *_disk(scene, layout), *label_findings(scene)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from terralean.data.words import listed
+from terralean.inspect.cubes import CubesReport
 from terralean.inspect.dataset import DatasetReport
 from terralean.inspect.describe import Report
 from terralean.inspect.finding import Finding
@@ -33,6 +34,8 @@ def tell(report: Report) -> str:
         lines = _dataset(report)
     elif isinstance(report, LabelledReport):
         lines = _labelled(report)
+    elif isinstance(report, CubesReport):
+        lines = _cubes(report)
     elif isinstance(report, LibraryReport):
         lines = _library(report)
     elif isinstance(report, ObjectsReport):
@@ -126,6 +129,28 @@ def _dataset(report: DatasetReport) -> Iterable[str]:
         yield _line("leakage", report.leakage)
 
 
+def _cubes(report: CubesReport) -> Iterable[str]:
+    yield f"{report.root}: {report.layout}"
+    for cube in report.cubes:
+        labels = "no labels" if cube.labels is None else f"labels {cube.labels}"
+        yield _line("cube", f"{cube.image}, {cube.width:,} x {cube.height:,} px (width x height), {labels}")
+    for scene in report.scenes[:1]:
+        yield _line("bands", _bands(scene.bands))
+        yield from _spectral(scene.spectral) if scene.spectral else ()
+        yield _line("CRS", "none" if scene.crs is None else scene.crs.split("[")[0])
+        yield from _values(scene.values)
+    for share in report.classes:
+        yield _line("class", f"{share.name}: {share.share:.2%} of the labels, {share.pixels:,} px")
+    if report.unlabelled_share is not None:
+        yield _line("unlabelled", f"{report.unlabelled_share:.1%} of the pixels")
+    for name, count in report.splits.items():
+        yield _line(name, f"{count:,} px")
+    if report.rule:
+        yield _line("split", report.rule)
+    if report.leakage and not any(finding.message == report.leakage for finding in report.findings):
+        yield _line("leakage", report.leakage)
+
+
 def _labelled(report: LabelledReport) -> Iterable[str]:
     yield f"{report.root}: labelled images, a class for each as a whole; {report.layout}"
     if report.bands is None or report.median_px is None:
@@ -190,7 +215,7 @@ def _run(report: RunReport) -> Iterable[str]:
 
 def _export(manifest: Manifest) -> str:
     found = manifest.agreement
-    near = "" if found is None else f"; {found.same_class:.2%} with the class of the run on {found.source}"
+    near = "" if found is None else f"; {found.words()} as the run on {found.source}"
     fixed = "".join(f", {axis} {size}" for axis, size in manifest.fixed.items())
     return f"for {manifest.target} in {manifest.precision}{fixed}{near}"
 

@@ -117,7 +117,7 @@ def _told_of(scene: Scene) -> Scene:
         lack = _lack_of_place(dataset)
     scene.close()  # thousands of scenes may be known at once, and only so many files open
     key = (frozenset(Path(file).parent for file in scene.source.files), lack)  # a pair's files may lie in two
-    if lack and key not in _told:
+    if lack and key not in _told and log.isEnabledFor(logging.WARNING):  # else nobody was told
         _told.add(key)
         log.warning("%s %s (said once for the files of a folder)", scene.path, lack)
     return scene
@@ -182,7 +182,7 @@ def _tell(source: CubeSource) -> None:
     """What is odd about a file, once."""
     for level, texts in ((logging.WARNING, source.cube.warnings), (logging.INFO, source.cube.notes)):
         for text in texts:
-            if (source.path, text) not in _told:
+            if (source.path, text) not in _told and log.isEnabledFor(level):
                 _told.add((source.path, text))
                 log.log(level, "%s: %s", source.path, text)
 

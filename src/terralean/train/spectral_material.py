@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from terralean.data.spectral.config import SpectralDataConfig
 from terralean.data.spectral.leakage import check_leakage
 from terralean.data.spectral.parts import PixelSplit, fingerprint, save_split
 from terralean.data.spectral.patches import (
@@ -24,12 +23,10 @@ from terralean.data.spectral.patches import (
     spectra,
     with_data,
 )
-from terralean.data.spectral.pixels import Pixels, labelled
-from terralean.data.spectral.scenes import SpectralDataset, find_cubes, folder_of
-from terralean.data.spectral.split import all_pixels, deal_pixels
+from terralean.data.spectral.scenes import SpectralDataset, find_cubes
+from terralean.data.spectral.split import deal_pixels, known_pixels
 from terralean.errors import ConfigError
 from terralean.models import create
-from terralean.spec import IGNORE
 from terralean.train.material import Material
 from terralean.train.spectral_config import SpectralExperiment
 
@@ -49,23 +46,13 @@ def from_cubes(experiment: SpectralExperiment, root: Path) -> Material:
             f"{config.split.window_px} px; raise --set data.split.window_px={window_px}, for all runs that are compared"
         )
     readers = open_cubes([scene.image for scene in dataset.scenes], bands=config.bands)
-    split = deal_pixels(dataset, config, with_data(_known(dataset, config), readers), seed=seed)
+    split = deal_pixels(dataset, config, with_data(known_pixels(dataset, config), readers), seed=seed)
     for name, found in split.counts(dataset.classes.names).items():
         log.info("%s: %d px train, %d validate, %d test", name, found["train"], found["validation"], found["test"])
     for note in split.notes:
         log.warning("%s", note)
     leakage = check_leakage(split, classes=len(dataset.classes))
     return _material(experiment, dataset, readers, split, leakage=leakage.verdict, window_px=window_px)
-
-
-def _known(dataset: SpectralDataset, config: SpectralDataConfig) -> Pixels:
-    """All labelled pixels; of label maps alone, those that any of them names."""
-    if config.split.method != "maps" or config.labels is not None:
-        return all_pixels(dataset)
-    root = folder_of(dataset.root)
-    paths = [path for path in (config.train_labels, config.validation_labels, config.test_labels) if path is not None]
-    maps = np.stack([dataset.map_of(str(root / path), scene=0) for path in paths])
-    return labelled(maps.min(axis=0), scene=0, none=IGNORE)
 
 
 def _material(

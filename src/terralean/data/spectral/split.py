@@ -13,7 +13,7 @@ from terralean.data.spectral.given_maps import given_maps
 from terralean.data.spectral.parts import PixelSplit
 from terralean.data.spectral.pixels import Pixels, joined, labelled
 from terralean.data.spectral.places import nearest_px, origins, places
-from terralean.data.spectral.scenes import SpectralDataset
+from terralean.data.spectral.scenes import SpectralDataset, folder_of
 from terralean.data.words import listed
 from terralean.errors import EmptySplit
 from terralean.spec import IGNORE
@@ -52,6 +52,16 @@ def deal_pixels(dataset: SpectralDataset, config: SpectralDataConfig, there: Pix
         rule=f"{found.rule}; {_counted(found, kept)}{_dropped(split, dropped, classes)}",
         notes=(*found.notes, *_short(found, there, dataset, split), *_absent(found, kept, classes)),
     )
+
+
+def known_pixels(dataset: SpectralDataset, config: SpectralDataConfig) -> Pixels:
+    """All labelled pixels; of label maps alone, those that any of them names."""
+    if config.split.method != "maps" or config.labels is not None:
+        return all_pixels(dataset)
+    root = folder_of(dataset.root)
+    paths = [path for path in (config.train_labels, config.validation_labels, config.test_labels) if path is not None]
+    maps = np.stack([dataset.map_of(str(root / path), scene=0) for path in paths])
+    return labelled(maps.min(axis=0), scene=0, none=IGNORE)
 
 
 def all_pixels(dataset: SpectralDataset) -> Pixels:
