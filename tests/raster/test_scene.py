@@ -250,8 +250,8 @@ def test_bands_marked_bad_are_left_out_unless_chosen(tmp_path, caplog):
         for position, good in enumerate("101", start=1):
             file.update_tags(position, bbl=good)
     with caplog.at_level(logging.INFO):
-        assert open_scene(path).bands.names == ("band_1", "band_3")
-    assert "1 of 3 bands are marked bad (bbl) and left out" in caplog.text
+        assert open_scene(path).bands.names == open_scene(path).bands.names == ("band_1", "band_3")
+    assert caplog.text.count("1 of 3 bands are marked bad (bbl) and left out") == 1
     assert open_scene(path, bands=(2,)).bands.names == ("band_2",)
 
 

@@ -117,7 +117,7 @@ def _told_of(scene: Scene) -> Scene:
         lack = _lack_of_place(dataset)
     scene.close()  # thousands of scenes may be known at once, and only so many files open
     key = (frozenset(Path(file).parent for file in scene.source.files), lack)  # a pair's files may lie in two
-    if lack and key not in _told and log.isEnabledFor(logging.WARNING):  # else nobody was told
+    if lack and key not in _told and log.isEnabledFor(logging.WARNING):
         _told.add(key)
         log.warning("%s %s (said once for the files of a folder)", scene.path, lack)
     return scene
@@ -162,7 +162,7 @@ def scene_of(source: CubeSource, *, bands: Sequence[int] | None = None) -> Scene
     positions = cube.choose(bands)
     _tell(source)
     if bands is None and len(positions) < len(cube.bands):
-        log.info("%s: bands %s of %d are marked bad and left out", source.path, span(cube.bad), len(cube.bands))
+        _once(logging.INFO, source.path, f"bands {span(cube.bad)} of {len(cube.bands)} are marked bad and left out")
     apart = cube.partial or cube.scaling is not None  # then nodata shows in the mask, or as NaN
     return Scene(
         path=source.path,
@@ -182,9 +182,13 @@ def _tell(source: CubeSource) -> None:
     """What is odd about a file, once."""
     for level, texts in ((logging.WARNING, source.cube.warnings), (logging.INFO, source.cube.notes)):
         for text in texts:
-            if (source.path, text) not in _told and log.isEnabledFor(level):
-                _told.add((source.path, text))
-                log.log(level, "%s: %s", source.path, text)
+            _once(level, source.path, text)
+
+
+def _once(level: int, path: str, text: str) -> None:
+    if (path, text) not in _told and log.isEnabledFor(level):  # else nobody was told
+        _told.add((path, text))
+        log.log(level, "%s: %s", path, text)
 
 
 def read_preview(scene: Scene, max_px: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -317,7 +321,7 @@ def _not_bad(dataset: Any, path: str, data: list[int]) -> tuple[int, ...]:
     if not good:
         return tuple(data)
     if len(good) < len(data):
-        log.info("%s: %d of %d bands are marked bad (bbl) and left out", path, len(data) - len(good), len(data))
+        _once(logging.INFO, path, f"{len(data) - len(good)} of {len(data)} bands are marked bad (bbl) and left out")
     return good
 
 
