@@ -30,7 +30,7 @@ ALLOWED = {
     "explain": {"predict", "raster", "tasks", "models", "mapping", "tokens", "layers"},
     "inspect": {"raster", "data", "weights", "predict"},
     "benchmark": {"models", "layers", "tokens", "weights", "predict", "export", "cost", "data", "raster"},
-    "export": {"models", "layers", "tokens", "weights", "predict", "data", "raster", "cost"},
+    "export": {"models", "layers", "tokens", "weights", "predict", "data", "raster", "cost", "boxes"},
     "demo": None,  # all but cli
     "cli": None,
 }

@@ -100,7 +100,7 @@ def test_methods_whose_shapes_depend_on_the_image_are_refused(reduce):
     ("changes", "message"),
     [
         ({"model": "forest"}, "a random forest goes from node to node, which graphs of networks cannot hold"),
-        ({"task": "detection"}, "painter was trained for detection; models for segmentation and classification can be"),
+        ({"task": "spectral"}, "painter was trained for spectral; models for segmentation, classification, detection can be"),
     ],
 )
 def test_what_no_graph_can_hold(changes, message):

@@ -149,7 +149,7 @@ def test_an_export_is_told_with_how_near_it_comes_to_its_run(exported):
     assert report.weights_mb == pytest.approx(largest / 1e6, abs=0.1)  # MB, to one place
     text = tell(report)
     assert ": export, finished" in text
-    assert "for openvino in fp32; 100.00% with the class of the run on seeded noise" in text
+    assert "for openvino in fp32; 100.00% with the same class as the run on seeded noise" in text
     assert not [finding for finding in report.findings if finding.severity == "error"]
 
 

@@ -149,6 +149,8 @@ def run(
     """
     card = read_card(config.run)
     axes.check_model(card)
+    if card.task == "detection":
+        raise ConfigError(f"{card.model} finds oriented boxes; runtimes are compared for maps of pixels and whole images")
     tiles = tiles_of_scenes(config.scenes, Wanted(card, card.tile_px, config.images, config.seed))
     device = choose_device(config.device)
     bound = keep_within_memory() if device.type == "cpu" else nullcontext()

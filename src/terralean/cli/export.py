@@ -33,7 +33,8 @@ def export(
     precision: Annotated[
         Literal["fp32", "bf16", "fp16", "int8"] | None,
         typer.Option(
-            help="Of the graph: onnx and deepness fp32, fp16 or int8, torch fp32, fp16 or bf16, openvino any.",
+            help="Of the graph: onnx and deepness fp32, fp16 or int8, torch fp32, fp16 or bf16, openvino any; of a detector "
+            "onnx fp32 or fp16, openvino fp32.",
             show_default="fp32",
         ),
     ] = None,
@@ -90,8 +91,8 @@ def _lines(result: ExportResult) -> list[str]:
     files = ", ".join(f"{name} {size / MIB:.3g} MiB" for name, size in result.files.items())
     return [
         f"{result.out}: {files}  ({result.seconds} s)",
-        f"compared with the run on {found.source}: {found.same_class:.2%} with the same class, probabilities differ by "
-        f"{found.difference:.2g} at most, {found.mean_difference:.2g} on average",
+        f"compared with the run on {found.source}: {found.words()}, probabilities differ by {found.difference:.2g} at most, "
+        f"{found.mean_difference:.2g} on average",
         *result.notes,
     ]
 

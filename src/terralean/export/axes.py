@@ -16,6 +16,7 @@ from terralean.models.segvit import SegViT
 from terralean.models.swin import SwinPyramid
 from terralean.weights.card import FOREST, Card
 
+TASKS = ("segmentation", "classification", "detection")
 COARSEST = 32  # largest reduction of the backbones
 # Shapes that depend on values cannot be in a graph; what is decided by values can be, by masks, where no shape depends on it.
 STATIC = ("topk", "elvit", "sparsevit")
@@ -50,10 +51,8 @@ def check_model(card: Card) -> None:
             "a random forest goes from node to node, which graphs of networks cannot hold; use it by terralean map, or export "
             "a network"
         )
-    if card.task not in ("segmentation", "classification"):
-        raise ConfigError(
-            f"{card.model} was trained for {card.task}; models for segmentation and classification can be exported"
-        )
+    if card.task not in TASKS:
+        raise ConfigError(f"{card.model} was trained for {card.task}; models for {', '.join(TASKS)} can be exported")
 
 
 def prepare_reduction(model: nn.Module, card: Card) -> str | None:

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from terralean.errors import ExportDiffers
-from terralean.export.config import Limit
+from terralean.boxes.detected import Detected
+from terralean.boxes.overlap import iou
+from terralean.errors import ExportDiffers, RunError
+from terralean.export.config import BoxesLimit, Limit
 from terralean.export.tiles import Tiles
 from terralean.predict.artefact import Agreement
 
 Answers = Callable[[Tensor, Tensor], Tensor]  # image (B, C, H, W), valid (B, H, W) -> probabilities (B, K, H, W) or (B, K)
+Finds = Callable[[Tensor, Tensor], list[Detected]]  # the same -> what is found in each image
 
 
 def answers(ask: Answers, tiles: Tiles, *, batch: int) -> Tensor:
@@ -48,6 +51,60 @@ def check(agreement: Agreement, limit: Limit, *, what: str) -> None:
         f"{limit.difference:g}), {agreement.same_class:.2%} with the same class (at least {limit.same_class:.2%}); nothing was "
         "kept; choose another --precision or --format"
     )
+
+
+def findings(find: Finds, tiles: Tiles, *, batch: int) -> list[Detected]:
+    """What is found in each tile."""
+    return [one for image, valid in _batches(tiles, batch) for one in find(image, valid)]
+
+
+def compare_found(
+    found: Sequence[Detected], expected: Sequence[Detected], *, source: str, score: float, limit: BoxesLimit
+) -> Agreement:
+    """Over the objects that either finds in the same tiles and is sure of: by more than may differ above the least `score`.
+
+    An object is found by both if the other one has a box of its class with the rotated IoU that the limit names. Raises
+    RunError where the network is sure of none.
+    """
+    sure = score + limit.difference
+    if not any(bool((one.scores > sure).any()) for one in expected):
+        raise RunError(
+            f"the run is sure of no object on {source}, so that nothing can be compared; name scenes with objects by --check"
+        )
+    pairs = [*zip(found, expected, strict=True), *zip(expected, found, strict=True)]
+    scores, overlap, others = torch.cat([_nearest(*pair) for pair in pairs]).unbind(dim=1)
+    counted = scores > sure
+    both = counted & (overlap >= limit.overlap)
+    difference = (scores - others)[both].abs() if both.any() else torch.ones(1)
+    return Agreement(
+        tiles=len(expected),
+        source=source,
+        difference=float(difference.max()),
+        mean_difference=float(difference.double().mean()),
+        same_class=int(both.sum()) / int(counted.sum()),
+        overlap=float(overlap[both].double().mean()) if both.any() else 0.0,
+        objects=sum(int((one.scores > sure).sum()) for one in expected),
+    )
+
+
+def check_found(agreement: Agreement, limit: BoxesLimit, *, what: str) -> None:
+    """Raise ExportDiffers where that is too far."""
+    if agreement.difference <= limit.difference and agreement.same_class >= limit.same:
+        return
+    raise ExportDiffers(
+        f"{what} differs too much from the network on {agreement.source}: {agreement.same_class:.2%} of {agreement.objects} "
+        f"objects are found by both with an IoU of {limit.overlap:g} (at least {limit.same:.2%}), a score differs by "
+        f"{agreement.difference:.3g} (at most {limit.difference:g}); nothing was kept; choose another --precision or --format"
+    )
+
+
+def _nearest(mine: Detected, theirs: Detected) -> Tensor:
+    """Of each of mine (n, 3): its score, the IoU with the box of its class that overlaps it most, and that one's score."""
+    table = iou(mine.boxes, theirs.boxes) * (mine.labels[:, None] == theirs.labels)
+    if not table.numel():
+        return torch.stack([mine.scores, *torch.zeros(2, len(mine.scores))], dim=1)
+    overlap, which = table.max(dim=1)
+    return torch.stack([mine.scores, overlap, theirs.scores[which]], dim=1)
 
 
 def _batches(tiles: Tiles, batch: int) -> Iterator[tuple[Tensor, Tensor]]:

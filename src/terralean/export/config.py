@@ -53,6 +53,29 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BoxesLimit:
+    """What an exported detector may differ by from the network in float32, over all objects that either is sure of."""
+
+    overlap: float  # least rotated IoU of two boxes that are one object
+    same: float  # least share of objects that both find
+    difference: float  # largest, of the score of one
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BoxesLimits:
+    """By precision. Of boxes that overlap another one stays where two scores change places, hence the shares below one."""
+
+    fp32: BoxesLimit = BoxesLimit(overlap=0.9, same=0.98, difference=5e-3)
+    fp16: BoxesLimit = BoxesLimit(overlap=0.85, same=0.96, difference=0.03)
+    bf16: BoxesLimit = BoxesLimit(overlap=0.7, same=0.9, difference=0.15)
+
+    def of(self, precision: GraphPrecision) -> BoxesLimit:
+        """Of one precision; there are no others of detectors."""
+        found: BoxesLimit = getattr(self, precision)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ExportConfig:
     """What is written, and what it is compared on."""
 
@@ -68,6 +91,7 @@ class ExportConfig:
     calibration_tiles: int = 32
     seed: int = 0  # of the choice of tiles
     limits: Limits = field(default_factory=Limits)
+    boxes_limits: BoxesLimits = field(default_factory=BoxesLimits)
 
     def __post_init__(self) -> None:
         if self.format not in get_args(Format):

@@ -13,15 +13,21 @@ from torch.export import ExportedProgram
 
 from terralean.errors import ConfigError
 from terralean.export.tiles import Tiles
+from terralean.predict.artefact import WHOLE, Part
 from terralean.predict.runtime import as_bytes, wanted
 
-INPUTS, OUTPUT = ("image", "valid"), "probabilities"
 MATRIX = 2  # axes
 HEAVY = ("Conv", "Gemm", "MatMul")  # what is computed in 8 bits, where its weights are constants
 
 
 def write_onnx(
-    program: ExportedProgram, path: Path, *, opset: int, told: Mapping[str, str], format_version: int | None = None
+    program: ExportedProgram,
+    path: Path,
+    *,
+    opset: int,
+    told: Mapping[str, str],
+    part: Part = WHOLE,
+    format_version: int | None = None,
 ) -> None:
     """Write a program as ONNX; `told` becomes its metadata.
 
@@ -30,13 +36,13 @@ def write_onnx(
     """
     onnx = wanted("onnx", what=f"{path.name}")
     wanted("onnxscript", what=f"{path.name}")
-    names = list(INPUTS[: len(program.graph_signature.user_inputs)])
+    names = list(part.inputs[: len(program.graph_signature.user_inputs)])
     try:
         with _quiet("onnxscript", "onnx_ir", "torch.onnx"):
             written = torch.onnx.export(
                 program,
                 input_names=names,
-                output_names=[OUTPUT],
+                output_names=list(part.outputs),
                 opset_version=opset,
                 verbose=False,
                 external_data=False,
@@ -68,7 +74,7 @@ def quantise(path: Path, out: Path, tiles: Tiles, *, told: Mapping[str, str]) ->
         quantization.quantize_static(
             str(prepared),
             str(out),
-            Calibration(tiles, masked=len(onnx.load(prepared).graph.input) == len(INPUTS)),
+            Calibration(tiles, masked=len(onnx.load(prepared).graph.input) == len(WHOLE.inputs)),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
@@ -95,7 +101,7 @@ class Calibration:
         found = next(self.left, None)
         if found is None:
             return None
-        given = dict(zip(INPUTS, found, strict=True)) if self.masked else {"image": as_bytes(*found)}
+        given = dict(zip(WHOLE.inputs, found, strict=True)) if self.masked else {"image": as_bytes(*found)}
         return {name: tensor.numpy() for name, tensor in given.items()}
 
 

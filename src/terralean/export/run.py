@@ -1,6 +1,7 @@
 """A trained model for another runtime: written as a graph, compared with the network on real tiles, and kept only if it agrees.
 
-Everything that stands around the network in prediction is in the graph; the folder can be used in place of the run.
+Everything that stands around the network in prediction is in the graph, of a detector in two with its suppressions between and
+behind them; the folder can be used in place of the run.
 """
 
 from __future__ import annotations
@@ -16,19 +17,34 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 import terralean
+from terralean.boxes.detected import Detected
 from terralean.cost.macs import parameters
 from terralean.errors import OutputFailed, RunError
-from terralean.export import axes, compare, deepness, graph, onnx_file, stac_item
+from terralean.export import axes, compare, deepness, detector, graph, onnx_file, stac_item
 from terralean.export.config import RUNTIMES, ExportConfig
 from terralean.export.tiles import ReadData, Tiles, Wanted, cut, noise, tiles_of_run, tiles_of_scenes, with_a_hole
 from terralean.layers.folding import sharing
-from terralean.predict.artefact import GRAPHS, Agreement, Artefact, Manifest, contract, digest, is_artefact, write_manifest
+from terralean.models.oriented_rcnn import OrientedRCNN
+from terralean.predict.artefact import (
+    SUFFIXES,
+    Agreement,
+    Artefact,
+    Manifest,
+    Part,
+    contract,
+    digest,
+    files_of,
+    is_artefact,
+    parts_of,
+    write_manifest,
+)
 from terralean.predict.predictor import Predictor, open_artefact
 from terralean.predict.runtime import wanted
 from terralean.tokens import OrOwn
@@ -40,6 +56,8 @@ log = logging.getLogger(__name__)
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 COMPANIONS = ("recipe.yaml", "split.json")  # of a run, by which what was exported can be evaluated as the run is
 BATCH = 2  # tiles compared at once
+
+Answer = Tensor | list[Detected]  # of tiles
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +95,7 @@ def export_run(
     began = time.monotonic()
     if is_artefact(run):
         raise RunError(f"{run} is an exported model already; name the run that it was made of")
-    axes.check_model(read_card(run))
+    check_model(read_card(run), config)
     check_empty(out)
     model, card = load_checkpoint(run, reduce=reduce)
     tell("reading tiles")
@@ -93,7 +111,7 @@ def export_run(
         out=str(out),
         format=config.format,
         precision=config.precision,
-        files={name: sizes[name] for name in GRAPHS[manifest.runtime]},
+        files={name: sizes[name] for name in files_of(card.task, manifest.runtime)},
         fixed={str(axis): size for axis, size in manifest.fixed.items()},
         agreement=manifest.agreement,
         notes=manifest.notes,
@@ -104,19 +122,17 @@ def export_run(
 def export_model(source: Source, folder: Path, *, config: ExportConfig, tell: Callable[[str], None] = log.info) -> Manifest:
     """Write a graph of the model, its card, manifest and STAC item into a folder that is there; compared before."""
     card = source.card
-    axes.check_model(card)
-    if config.format == "deepness":
-        deepness.check_task(card)
+    check_model(card, config)
     notes = [note for note in [axes.prepare_reduction(source.model, card)] if note]
     eager = Predictor(source.model, card, device=torch.device("cpu"), precision="fp32")
     sets = [with_a_hole(source.checked)]
     expected = [_asked(eager, card, sets[0])]
     tell(f"writing {config.format} in {config.precision}")
-    traced = _trace(eager, source, config)
+    traced, programs = _trace(eager, source, config)
     if "height" not in traced.fixed:
         sets.append(_smaller(sets[0], traced.free))
         expected.append(_asked(eager, card, sets[1]))
-    manifest = _write(traced, source, folder, config=config, notes=(*notes, *_fixed_note(traced)))
+    manifest = _write(traced, programs, source, folder, config=config, notes=(*notes, *_fixed_note(traced)))
     write_card(card, folder)
     tell(f"comparing on {source.checked.source}")
     manifest = _compared(Artefact(folder=folder, card=card, manifest=manifest), sets, expected, config)
@@ -125,6 +141,15 @@ def export_model(source: Source, folder: Path, *, config: ExportConfig, tell: Ca
     stac_item.write_item(content, folder)
     write_manifest(manifest, folder)
     return manifest
+
+
+def check_model(card: Card, config: ExportConfig) -> None:
+    """ConfigError for a model that no graph can hold, or not one of this format and precision."""
+    axes.check_model(card)
+    if config.format == "deepness":
+        deepness.check_task(card)
+    if card.task == "detection":
+        detector.check_config(config)
 
 
 def check_empty(out: Path) -> None:
@@ -164,7 +189,9 @@ def _smaller(tiles: Tiles, free: graph.Free) -> Tiles:
     return cut(tiles, height=height, width=width, count=min(2, len(tiles.image)))
 
 
-def _asked(predictor: Predictor, card: Card, tiles: Tiles) -> Tensor:
+def _asked(predictor: Predictor, card: Card, tiles: Tiles) -> Answer:
+    if card.task == "detection":
+        return compare.findings(predictor.detect, tiles, batch=BATCH)
     ask = predictor.recognise if card.task == "classification" else predictor
     return compare.answers(ask, tiles, batch=BATCH)
 
@@ -172,15 +199,21 @@ def _asked(predictor: Predictor, card: Card, tiles: Tiles) -> Tensor:
 # The graph.
 
 
-def _trace(eager: Predictor, source: Source, config: ExportConfig) -> graph.Traced:
+def _trace(eager: Predictor, source: Source, config: ExportConfig) -> tuple[graph.Traced, tuple[ExportedProgram, ...]]:
+    """What is free of the first program, and all programs."""
     card = source.card
     # OpenVINO is told by a hint, int8 is made of float32.
     dtype = torch.float32 if config.format == "openvino" else HALVES.get(config.precision, torch.float32)
-    made = graph.Graph(sharing(eager.network), card, dtype=dtype).eval()
     side, bands = source.checked.valid.shape[-1], len(card.bands)
+    if card.task == "detection":
+        first, second = detector.trace_parts(eager, tile_px=side, dtype=dtype)
+        return first, (first.program, second)
+    made = graph.Graph(sharing(eager.network), card, dtype=dtype).eval()
     if config.format == "deepness":  # it takes squares of one size only
-        return graph.trace(graph.BytesGraph(made), bands=bands, tile_px=side, wanted=[graph.ONLY_BATCH, graph.NOTHING])
-    return graph.trace(made, bands=bands, tile_px=side, wanted=axes.free_axes(source.model, card))
+        traced = graph.trace(graph.BytesGraph(made), bands=bands, tile_px=side, wanted=[graph.ONLY_BATCH, graph.NOTHING])
+    else:
+        traced = graph.trace(made, bands=bands, tile_px=side, wanted=axes.free_axes(source.model, card))
+    return traced, (traced.program,)
 
 
 def _fixed_note(traced: graph.Traced) -> Iterator[str]:
@@ -191,19 +224,19 @@ def _fixed_note(traced: graph.Traced) -> Iterator[str]:
         yield f"height and width: multiples of {traced.free.step_px} px"
 
 
-def _write(traced: graph.Traced, source: Source, folder: Path, *, config: ExportConfig, notes: Sequence[str]) -> Manifest:
-    """The files of the graph, and what is known of them before they are compared."""
+def _write(
+    traced: graph.Traced,
+    programs: Sequence[ExportedProgram],
+    source: Source,
+    folder: Path,
+    *,
+    config: ExportConfig,
+    notes: Sequence[str],
+) -> Manifest:
+    """The files of the graphs, and what is known of them before they are compared."""
     card, runtime, side = source.card, RUNTIMES[config.format], source.checked.valid.shape[-1]
-    path = folder / GRAPHS[runtime][0]
-    if config.format == "torch":
-        torch.export.save(traced.program, path)
-    else:
-        told = _told(card, config)
-        if config.format == "deepness":
-            told |= deepness.metadata(card, tile_px=side, pixel_m=source.checked.pixel_m)
-        _write_onnx(traced, source, folder / GRAPHS["onnxruntime"][0], config=config, told=told)
-        if config.format == "openvino":
-            _write_openvino(folder / GRAPHS["onnxruntime"][0], path, config=config)
+    for part, program in zip(parts_of(card.task), programs, strict=True):
+        _write_graph(program, part, source, folder, config=config)
     return Manifest(
         target=config.format,
         runtime=runtime,
@@ -213,22 +246,36 @@ def _write(traced: graph.Traced, source: Source, folder: Path, *, config: Export
         step_px=traced.free.step_px if "height" in traced.free.axes else 1,
         least_px=traced.free.least_px if "height" in traced.free.axes else 1,
         opset=config.chosen_opset,
-        files={name: digest(folder / name) for name in GRAPHS[runtime]},
+        files={name: digest(folder / name) for name in files_of(card.task, runtime)},
         contract=contract(card),
+        suppression=source.model.suppression if isinstance(source.model, OrientedRCNN) else None,
         notes=tuple(notes),
         versions=versions(config),
     )
 
 
-def _write_onnx(traced: graph.Traced, source: Source, path: Path, *, config: ExportConfig, told: dict[str, str]) -> None:
-    opset = config.chosen_opset
+def _write_graph(program: ExportedProgram, part: Part, source: Source, folder: Path, *, config: ExportConfig) -> None:
+    path = folder / f"{part.name}{SUFFIXES[RUNTIMES[config.format]][0]}"
+    if config.format == "torch":
+        torch.export.save(program, path)
+        return
+    onnx = path.with_suffix(".onnx")
+    _write_onnx(program, part, source, onnx, config=config)
+    if config.format == "openvino":
+        _write_openvino(onnx, path, config=config)
+
+
+def _write_onnx(program: ExportedProgram, part: Part, source: Source, path: Path, *, config: ExportConfig) -> None:
+    opset, told, own = config.chosen_opset, _told(source.card, config), None
     assert opset is not None
-    own = deepness.FORMAT_VERSION if config.format == "deepness" else None
+    if config.format == "deepness":
+        own = deepness.FORMAT_VERSION
+        told |= deepness.metadata(source.card, tile_px=source.checked.valid.shape[-1], pixel_m=source.checked.pixel_m)
     if source.calibration is None:
-        onnx_file.write_onnx(traced.program, path, opset=opset, told=told, format_version=own)
+        onnx_file.write_onnx(program, path, opset=opset, told=told, part=part, format_version=own)
         return
     whole = path.with_name(f"{path.name}.fp32")
-    onnx_file.write_onnx(traced.program, whole, opset=opset, told=told, format_version=own)
+    onnx_file.write_onnx(program, whole, opset=opset, told=told, part=part, format_version=own)
     onnx_file.quantise(whole, path, source.calibration, told=told)
     whole.unlink()
 
@@ -260,11 +307,17 @@ def versions(config: ExportConfig) -> dict[str, str]:
     return found | {name: version(name) for name in packages if name != "torch"}
 
 
-def _compared(artefact: Artefact, sets: Sequence[Tiles], expected: Sequence[Tensor], config: ExportConfig) -> Manifest:
-    opened = open_artefact(artefact, device=torch.device("cpu"))
+def _compared(artefact: Artefact, sets: Sequence[Tiles], expected: Sequence[Answer], config: ExportConfig) -> Manifest:
+    opened, what = open_artefact(artefact, device=torch.device("cpu")), f"{config.format} in {config.precision}"
     found = [_asked(opened, artefact.card, tiles) for tiles in sets]
-    agreement = compare.compare(found, expected, sets)
-    compare.check(agreement, config.limit, what=f"{config.format} in {config.precision}")
+    if artefact.manifest.suppression is None:
+        agreement = compare.compare(cast("list[Tensor]", found), cast("Sequence[Tensor]", expected), sets)
+        compare.check(agreement, config.limit, what=what)
+    else:
+        (ours,), (theirs,) = cast("list[list[Detected]]", found), cast("Sequence[list[Detected]]", expected)
+        limit, score = config.boxes_limits.of(config.precision), artefact.manifest.suppression.score
+        agreement = compare.compare_found(ours, theirs, source=sets[0].source, score=score, limit=limit)
+        compare.check_found(agreement, limit, what=what)
     return replace(artefact.manifest, agreement=agreement)
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from terralean.predict.artefact import GRAPHS, Manifest, RuntimeName
+from terralean.predict.artefact import JUDGE, Manifest, RuntimeName, files_of, parts_of
 from terralean.weights.card import Card
 
 NAME = "model.stac.json"
@@ -18,7 +18,7 @@ MLM = "https://stac-extensions.github.io/mlm/v1.5.1/schema.json"
 CLASSIFICATION = "https://stac-extensions.github.io/classification/v2.0.0/schema.json"
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 EO = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
-TASKS = {"segmentation": "semantic-segmentation", "classification": "scene-classification"}
+TASKS = {"segmentation": "semantic-segmentation", "classification": "scene-classification", "detection": "object-detection"}
 FRAMEWORKS: Mapping[RuntimeName, str] = {"onnxruntime": "ONNX", "openvino": "OpenVINO", "torch": "PyTorch"}
 ARTIFACTS: Mapping[RuntimeName, str] = {
     "onnxruntime": "onnx.save",
@@ -48,13 +48,14 @@ def item(card: Card, manifest: Manifest, *, parameters: int, sizes: Mapping[str,
         "properties": {
             "datetime": when.isoformat().replace("+00:00", "Z"),
             "title": f"{card.model}, {TASKS[card.task]}",
-            "description": _description(card, manifest),
+            "description": f"{_description(card, manifest)}. Trained on {card.training.images} images; split: "
+            f"{card.training.split}; leakage: {card.training.leakage}",
             "license": "other" if card.licence == "unstated" else card.licence,
             "bands": _bands(card),
             **_properties(card, manifest, parameters=parameters),
         },
         "links": [],
-        "assets": _assets(manifest, sizes=sizes),
+        "assets": _assets(card, manifest, sizes=sizes),
     }
 
 
@@ -65,10 +66,13 @@ def write_item(content: Mapping[str, Any], folder: Path) -> None:
 
 def _description(card: Card, manifest: Manifest) -> str:
     given = "values divided by 255, NaN for nodata," if manifest.target == "deepness" else "values as stored"
+    takes = f"Takes {given} of the bands {', '.join(card.bands.names)}; normalisation is inside the graph"
+    if card.task != "detection":
+        return f"{takes}. Gives probabilities of {len(card.classes)} classes"
     return (
-        f"Takes {given} of the bands {', '.join(card.bands.names)}; normalisation is inside the graph. Gives probabilities of "
-        f"{len(card.classes)} classes. Trained on {card.training.images} images; split: {card.training.split}; leakage: "
-        f"{card.training.leakage}"
+        f"{takes}. Two graphs: propose gives candidates, of which those that no better one suppresses go to judge with "
+        f"the maps of their image; judge gives probabilities of {len(card.classes)} classes and oriented boxes, to be "
+        "suppressed in turn. The hyperparameters say by what"
     )
 
 
@@ -94,7 +98,7 @@ def _properties(card: Card, manifest: Manifest, *, parameters: int) -> dict[str,
         "mlm:accelerator": None,
         "mlm:accelerator_constrained": False,
         "mlm:input": _inputs(card, manifest),
-        "mlm:output": [_output(card, manifest, task=task)],
+        "mlm:output": _found(card, task=task) if card.task == "detection" else [_output(card, manifest, task=task)],
         "mlm:hyperparameters": _hyperparameters(card, manifest),
     }
 
@@ -102,7 +106,8 @@ def _properties(card: Card, manifest: Manifest, *, parameters: int) -> dict[str,
 def architecture(card: Card) -> str:
     """The name of the literature, where there is one."""
     body = str(card.sizes.get("backbone", card.model))
-    return next((name for start, name in ARCHITECTURES.items() if body.startswith(start)), body)
+    name = next((name for start, name in ARCHITECTURES.items() if body.startswith(start)), body)
+    return f"Oriented R-CNN on {name}" if card.task == "detection" else name
 
 
 def _inputs(card: Card, manifest: Manifest) -> list[dict[str, Any]]:
@@ -148,6 +153,31 @@ def _output(card: Card, manifest: Manifest, *, task: str) -> dict[str, Any]:
     }
 
 
+def _found(card: Card, *, task: str) -> list[dict[str, Any]]:
+    """Of a detector: what the second graph gives of each proposal, and what makes objects of it."""
+    last = {"format": "python", "expression": "terralean.predict:Predictor.detect"}
+    sizes, classes = {"probabilities": len(card.classes), "boxes": 5}, {"probabilities": _classes(card), "boxes": []}
+    words = {
+        "probabilities": "of each proposal and class",
+        "boxes": "centre x, centre y, width, height in px, and the angle in radians from x towards y, y down; long edge first",
+    }
+    return [
+        {
+            "name": name,
+            "description": words[name],
+            "tasks": [task],
+            "result": {
+                "shape": [-1, sizes[name]],
+                "dim_order": ["proposal", "class" if name == "probabilities" else "box"],
+                "data_type": "float32",
+            },
+            "classification:classes": classes[name],
+            "post_processing_function": last,
+        }
+        for name in JUDGE.outputs
+    ]
+
+
 def _classes(card: Card) -> list[dict[str, Any]]:
     """`name` may hold letters, digits, - and _ only; the class's own name is its description."""
     return [
@@ -174,14 +204,19 @@ def _hyperparameters(card: Card, manifest: Manifest) -> dict[str, Any]:
         "temperature": card.temperature,
         "precision": manifest.precision,
         "reduce": None if card.reduce is None else asdict(card.reduce),
+        **({} if manifest.suppression is None else {"suppression": asdict(manifest.suppression)}),
     }
 
 
-def _assets(manifest: Manifest, *, sizes: Mapping[str, int]) -> dict[str, Any]:
-    first, *others = GRAPHS[manifest.runtime]
-    found = {"model": _asset(first, manifest, sizes, title="Graph with preprocessing", roles=["mlm:model", "mlm:compiled"])}
-    found["model"]["mlm:artifact_type"] = ARTIFACTS[manifest.runtime]
-    found |= {name: _asset(name, manifest, sizes, title="Weights", roles=["mlm:weights"]) for name in others}
+def _assets(card: Card, manifest: Manifest, *, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """A graph is called by its part, the file of its weights by its own name."""
+    found: dict[str, Any] = {}
+    for part in parts_of(card.task):
+        first, *others = (name for name in files_of(card.task, manifest.runtime) if Path(name).stem == part.name)
+        title = "Graph of the second look" if part is JUDGE else "Graph with preprocessing"
+        found[part.name] = _asset(first, manifest, sizes, title=title, roles=["mlm:model", "mlm:compiled"])
+        found[part.name]["mlm:artifact_type"] = ARTIFACTS[manifest.runtime]
+        found |= {name: _asset(name, manifest, sizes, title="Weights", roles=["mlm:weights"]) for name in others}
     found["card"] = {"href": "./card.json", "title": "Card of the model", "type": "application/json", "roles": ["metadata"]}
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -15,6 +16,10 @@ from rasterio.errors import NotGeoreferencedWarning
 from torch import Tensor
 
 from terralean.data.config import DataConfig
+from terralean.data.oriented.config import DetectionDataConfig
+from terralean.data.oriented.crops import ObjectTiles, cut_pictures
+from terralean.data.oriented.layouts import find_objects
+from terralean.data.oriented.split import read_root, resplit
 from terralean.data.reading import Reader
 from terralean.data.scene_config import SceneDataConfig
 from terralean.data.scene_picture import read_picture
@@ -55,14 +60,18 @@ def tiles_of_run(run: Path, wanted: Wanted, *, read: ReadData, splits: Sequence[
     if not (run / "split.json").is_file() or not (run / "recipe.yaml").is_file():
         return None
     data = read(run)
-    if not isinstance(data, DataConfig | SceneDataConfig):
-        return None
-    for split in splits:
-        found = (
-            _views(run, data, wanted, split=split) if isinstance(data, SceneDataConfig) else _regions(run, data, wanted, split)
-        )
-        if found is not None:
-            return found
+    found = (_of_split(run, data, wanted, split) for split in splits)
+    return next((tiles for tiles in found if tiles is not None), None)
+
+
+def _of_split(run: Path, data: object, wanted: Wanted, split: SplitName) -> Tiles | None:
+    match data:
+        case SceneDataConfig():
+            return _views(run, data, wanted, split=split)
+        case DetectionDataConfig():
+            return _objects(run, data, wanted, split=split)
+        case DataConfig():
+            return _regions(run, data, wanted, split)
     return None
 
 
@@ -137,6 +146,23 @@ def _views(run: Path, data: SceneDataConfig, wanted: Wanted, *, split: SplitName
             yield sample["image"][0].numpy(), sample["valid"][0].numpy()
 
     return _together(tiles(), wanted, source=f"views of the run's own {split} split")
+
+
+def _objects(run: Path, data: DetectionDataConfig, wanted: Wanted, *, split: SplitName) -> Tiles | None:
+    """Tiles with objects."""
+    root = read_root(run / "split.json")
+    if not root.is_dir():
+        return None
+    data = replace(data, classes=wanted.card.classes.names, tile_px=wanted.tile_px, overlap_px=0, empty_share=0.0)
+    pictures = resplit(find_objects(root, data), run / "split.json").of(split)
+    tiles = ObjectTiles(cut_pictures(pictures, data, judge=False), classes=wanted.card.classes, config=data)
+
+    def read() -> Iterator[Tile]:
+        for place in _shuffled(range(len(tiles)), seed=wanted.seed):
+            sample = tiles[place]
+            yield sample["image"].numpy(), sample["valid"].numpy()
+
+    return _together(read(), wanted, source=f"tiles of the run's own {split} split")
 
 
 def _together(tiles: Iterator[Tile], wanted: Wanted, *, source: str) -> Tiles | None:

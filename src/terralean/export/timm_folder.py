@@ -49,6 +49,8 @@ def export_timm(run: Path, out: Path, *, data: SceneDataConfig | None = None) ->
 
 def _architecture(card: Card) -> str:
     """timm's name of what is exported."""
+    if card.task == "detection":
+        raise ConfigError(f"{card.model} finds oriented boxes, which timm cannot build; export it with --format onnx")
     if card.task == "classification":
         found = str(card.sizes["backbone"]) if card.model == "classifier" else card.model
     else:

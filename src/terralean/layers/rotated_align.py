@@ -48,7 +48,7 @@ def align_pyramid(
     larger = enlarged(boxes, width=config.wider, height=config.higher)
     level = pyramid_level(larger, finest_px=config.finest_px, levels=len(features))
     if torch.compiler.is_exporting() or boxes.is_meta:  # without storage, too, no shape may depend on values
-        return _align_everywhere(features, larger, image, level, strides=strides, config=config)
+        return _align_from_table(features, larger, image, level, strides=strides, config=config)
     out = features[0].new_zeros(boxes.shape[0], features[0].shape[1], config.bins, config.bins)
     for number, (values, stride) in enumerate(zip(features, strides, strict=True)):
         chosen = (level == number).nonzero().squeeze(1)
@@ -107,15 +107,30 @@ def _read(values: Tensor, points: Tensor) -> Tensor:
     return read * inside[:, None]
 
 
-def _align_everywhere(
+def _align_from_table(
     features: Sequence[Tensor], boxes: Tensor, image: Tensor, level: Tensor, *, strides: Sequence[int], config: AlignConfig
 ) -> Tensor:
-    """The same in static shapes, for exported graphs: each box is read from each map of each image, and one reading kept."""
-    points = sample_points(boxes, count=config.bins * config.samples)
-    out = features[0].new_zeros(boxes.shape[0], features[0].shape[1], config.bins, config.bins)
-    for number, (values, stride) in enumerate(zip(features, strides, strict=True)):
-        for one in range(len(values)):
-            mine = ((level == number) & (image == one))[:, None, None, None]
-            read = F.avg_pool2d(_read(values[one], points / stride), config.samples)
-            out = torch.where(mine, read.to(out.dtype), out)
-    return out
+    """The same in static shapes, for exported graphs: the places of all maps are rows of one table, found by their number."""
+    table = torch.cat([values.flatten(2).transpose(1, 2) for values in features], dim=1)  # (B, places, C)
+    lengths = [values.shape[2] * values.shape[3] for values in features]
+    before = boxes.new_tensor([sum(lengths[:number]) for number in range(len(lengths))], dtype=torch.int64)
+    sizes = boxes.new_tensor([[values.shape[3], values.shape[2]] for values in features])
+    points = sample_points(boxes, count=config.bins * config.samples) / boxes.new_tensor(strides)[level][:, None, None, None]
+    first = before[level] + image * sum(lengths)
+    read = _read_rows(table.flatten(0, 1), points, first=first[:, None, None], size=sizes[level][:, None, None])
+    bins = read.unflatten(2, (config.bins, config.samples)).unflatten(1, (config.bins, config.samples))
+    return bins.mean(dim=(2, 4)).permute(0, 3, 1, 2).to(table.dtype)
+
+
+def _read_rows(table: Tensor, points: Tensor, *, first: Tensor, size: Tensor) -> Tensor:
+    """As `_read` from rows (places, C), each box from a map that begins at row `first` (R, 1, 1), of `size` (R, 1, 1, 2)."""
+    inside = ((points + 0.5 >= 0) & (points <= size + 0.5)).all(dim=-1)
+    place = torch.minimum((points - 0.5).clamp(min=0.0), size - 1)
+    low = place.floor()
+    high, share = torch.minimum(low + 1, size - 1), place - low
+    read = torch.zeros((), device=points.device)
+    for columns, along in ((low, 1 - share), (high, share)):
+        for rows, across in ((low, 1 - share), (high, share)):
+            row = first + (rows[..., 1] * size[..., 0] + columns[..., 0]).long()
+            read = read + table[row].float() * (along[..., 0] * across[..., 1] * inside)[..., None]
+    return read

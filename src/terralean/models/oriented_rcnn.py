@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from terralean.boxes.detected import Detected
+from terralean.boxes.two_looks import Suppression
 from terralean.errors import ConfigError
 from terralean.layers.folding import fold_norms
 from terralean.models import lemevit
@@ -104,6 +105,12 @@ class OrientedRCNN(nn.Module):
     def found(self, probabilities: Tensor, boxes: Tensor) -> Detected:
         """Detections of one image: boxes sure enough that no better one of their class suppresses."""
         return detections(probabilities, boxes, self.roi.config)
+
+    @property
+    def suppression(self) -> Suppression:
+        """What `chosen` and `found` go by."""
+        rpn, roi = self.rpn.config, self.roi.config
+        return Suppression(hull_iou=rpn.hull_iou, proposals=rpn.most, score=roi.score, iou=roi.iou, detections=roi.most)
 
     def counted(self) -> FixedWork:
         """The same network with a number of proposals that does not depend on the image."""

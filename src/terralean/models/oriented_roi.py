@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from terralean.boxes import coding
 from terralean.boxes.coding import DeltaCoding
 from terralean.boxes.detected import Detected
-from terralean.boxes.suppress import nms
+from terralean.boxes.two_looks import sure_detections
 from terralean.errors import ConfigError
 from terralean.layers.rotated_align import AlignConfig, align_pyramid
 from terralean.models.oriented_assign import SampleConfig, assign_boxes, draw
@@ -108,8 +108,5 @@ class RoIHead(nn.Module):
 
 
 def detections(probabilities: Tensor, boxes: Tensor, config: RoIConfig) -> Detected:
-    """Probabilities (R, K) and boxes (R, 5) of one image -> what is found: a box counts for each class that it reaches."""
-    which, labels = (probabilities > config.score).nonzero(as_tuple=True)
-    scores, chosen = probabilities[which, labels], boxes[which]
-    kept = nms(chosen, scores, iou_threshold=config.iou, labels=labels, most=config.most)
-    return Detected(chosen[kept], scores[kept], labels[kept])
+    """Probabilities (R, K) and boxes (R, 5) of one image -> what is found."""
+    return sure_detections(probabilities, boxes, score=config.score, iou=config.iou, most=config.most)

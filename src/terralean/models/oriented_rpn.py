@@ -13,16 +13,14 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
 from terralean.boxes import midpoint
-from terralean.boxes.form import hull
 from terralean.boxes.midpoint import MidpointCoding
+from terralean.boxes.two_looks import best_proposals
 from terralean.errors import ConfigError
 from terralean.models.oriented_assign import SampleConfig, assign_anchors, draw
 
 OFFSETS = 6  # dx, dy, dw, dh, da, db
-SMALLEST_PX = 1e-3  # side of a proposal, of which nothing is left to look at
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,9 +130,7 @@ def grid_anchors(x: Tensor, *, stride: int, config: ProposalConfig) -> Tensor:
 
 def proposals(found: Candidates, config: ProposalConfig) -> list[Tensor]:
     """The boxes (n, 5) of each image that go on, best first; by upright hulls, map by map."""
-    kept = []
-    for boxes, scores in zip(found.boxes.detach(), found.scores.detach(), strict=True):
-        sound = ((boxes[:, 2:4] > SMALLEST_PX).all(dim=1) & boxes.isfinite().all(dim=1)).nonzero().squeeze(1)
-        chosen = batched_nms(hull(boxes[sound]), scores[sound], found.level[sound], config.hull_iou)
-        kept.append(boxes[sound[chosen[: config.most]]])
-    return kept
+    return [
+        best_proposals(boxes, scores, found.level, hull_iou=config.hull_iou, most=config.most)
+        for boxes, scores in zip(found.boxes.detach(), found.scores.detach(), strict=True)
+    ]

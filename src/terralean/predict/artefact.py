@@ -1,4 +1,4 @@
-"""A folder that `terralean export` wrote: a graph for a runtime, the card of its run, and `export.json`, read here."""
+"""A folder that `terralean export` wrote: graphs for a runtime, the card of their run, and `export.json`, read here."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from terralean.boxes.two_looks import Suppression
 from terralean.errors import RunError
 from terralean.weights.card import Card, read_card
 
@@ -18,13 +19,38 @@ NAME = "export.json"
 RuntimeName = Literal["onnxruntime", "openvino", "torch"]
 GraphPrecision = Literal["fp32", "bf16", "fp16", "int8"]
 Axis = Literal["batch", "height", "width"]
-GRAPHS: dict[RuntimeName, tuple[str, ...]] = {  # files of a graph, the one that is opened first
-    "onnxruntime": ("model.onnx",),
-    "openvino": ("model.xml", "model.bin"),
-    "torch": ("model.pt2",),
+SUFFIXES: dict[RuntimeName, tuple[str, ...]] = {  # files of a graph, the one that is opened first
+    "onnxruntime": (".onnx",),
+    "openvino": (".xml", ".bin"),
+    "torch": (".pt2",),
 }
 # Of a card, what the graph has built in.
 CONTRACT = ("task", "model", "sizes", "reduce", "shrink", "seen_px", "bands", "normalisation", "classes", "temperature")
+
+
+class Part(NamedTuple):
+    """A graph of a model, with what goes in and comes out by name. The first axis of all that comes out is the batch."""
+
+    name: str  # of its files
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+WHOLE = Part("model", ("image", "valid"), ("probabilities",))
+MAPS = ("map_4", "map_8", "map_16", "map_32")  # by how many px of the image a place of them is
+# A detector looks twice, and what is suppressed in between and behind is no part of a graph; see boxes.two_looks.
+PROPOSE = Part("propose", ("image", "valid"), ("candidates", "logits", "level", *MAPS))
+JUDGE = Part("judge", ("proposals", *MAPS), ("probabilities", "boxes"))  # of one image
+
+
+def parts_of(task: str) -> tuple[Part, ...]:
+    """The graphs of a model of a task."""
+    return (PROPOSE, JUDGE) if task == "detection" else (WHOLE,)
+
+
+def files_of(task: str, runtime: RuntimeName) -> tuple[str, ...]:
+    """The files of these graphs."""
+    return tuple(f"{part.name}{suffix}" for part in parts_of(task) for suffix in SUFFIXES[runtime])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +59,17 @@ class Agreement:
 
     tiles: int
     source: str  # of the tiles, in words
-    difference: float  # largest, of a probability of a valid pixel
+    difference: float  # largest, of a probability of a valid pixel, or of an object that both find
     mean_difference: float
-    same_class: float  # share of valid pixels, or of images
+    same_class: float  # share of valid pixels, of images, or of the objects that either finds, which both find
+    overlap: float | None = None  # mean IoU of the boxes of an object that both find; None: there are no boxes
+    objects: int | None = None  # that the network is sure of
+
+    def words(self) -> str:
+        """What both say alike."""
+        if self.objects is None:
+            return f"{self.same_class:.2%} with the same class"
+        return f"{self.same_class:.2%} of {self.objects} objects found by both, boxes overlap by {self.overlap:.2%} on average"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +87,9 @@ class Manifest:
     step_px: int = 1  # height and width are multiples of it, where they are free
     least_px: int = 1  # and no less than this
     opset: int | None = None  # of ONNX
-    files: dict[str, str]  # SHA-256 of each file of the graph
+    files: dict[str, str]  # SHA-256 of each file of the graphs
     contract: str  # SHA-256 of what card and graph share
+    suppression: Suppression | None = None  # of a detector, between its graphs and behind them
     agreement: Agreement | None = None  # None: not compared yet; such a manifest is never written
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
@@ -69,9 +104,13 @@ class Artefact:
     manifest: Manifest
 
     @property
-    def graph(self) -> Path:
+    def parts(self) -> tuple[Part, ...]:
+        """Its graphs."""
+        return parts_of(self.card.task)
+
+    def graph(self, part: Part) -> Path:
         """The file that a runtime opens."""
-        return self.folder / GRAPHS[self.manifest.runtime][0]
+        return self.folder / f"{part.name}{SUFFIXES[self.manifest.runtime][0]}"
 
 
 def is_artefact(folder: Path) -> bool:
@@ -87,8 +126,10 @@ def read_artefact(folder: Path) -> Artefact:
             f"{folder}: card.json is not the one that the graph was exported with: bands, normalisation, classes or model "
             "differ; export the run again, and change neither file"
         )
-    for name in GRAPHS[manifest.runtime]:
+    for name in files_of(card.task, manifest.runtime):
         _check_file(folder / name, expected=manifest.files.get(name))
+    if card.task == "detection" and manifest.suppression is None:
+        raise RunError(f"{folder / NAME} has no suppression, without which a detector finds no objects; export the run again")
     return Artefact(folder=folder, card=card, manifest=manifest)
 
 

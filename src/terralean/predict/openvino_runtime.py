@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import cache
 from queue import Empty, SimpleQueue
 from threading import Lock
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor
 
 from terralean.errors import ConfigError, RunError
-from terralean.predict.artefact import Artefact, GraphPrecision
-from terralean.predict.runtime import check_ends, feeds, wanted
+from terralean.predict.artefact import Artefact, GraphPrecision, Part
+from terralean.predict.runtime import check_ends, wanted
 
 ALONE_PX = 128**2  # images of so many pixels are worked through one by one
 MOST = 8  # sizes that the graph is compiled for, before it is compiled for any
@@ -21,12 +22,12 @@ MOST = 8  # sizes that the graph is compiled for, before it is compiled for any
 HINTS: dict[GraphPrecision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 
 
-def open_openvino(artefact: Artefact, *, device: torch.device | None) -> OpenVINOSession:
-    """The graph of an artefact."""
-    library = wanted("openvino", what=str(artefact.graph))
+def open_openvino(artefact: Artefact, part: Part, *, device: torch.device | None) -> OpenVINOSession:
+    """A graph of an artefact."""
+    library = wanted("openvino", what=str(artefact.graph(part)))
     if device is not None and device.type != "cpu":
         raise ConfigError(f"{artefact.folder} runs on the CPU, by OpenVINO, got --device {device}; leave it out")
-    return OpenVINOSession(library, artefact)
+    return OpenVINOSession(library, artefact, part)
 
 
 class Shape(NamedTuple):
@@ -41,20 +42,24 @@ class Shape(NamedTuple):
 class OpenVINOSession:
     """The graph compiled for the sizes that come; each call has an infer request of its own."""
 
-    def __init__(self, library: Any, artefact: Artefact) -> None:
-        self.artefact, self.device = artefact, torch.device("cpu")
+    def __init__(self, library: Any, artefact: Artefact, part: Part) -> None:
+        self.artefact, self.part, self.device = artefact, part, torch.device("cpu")
         self.core = _core(library)
         model = self._read()
-        check_ends(artefact, bands=_size(model.input("image").partial_shape), classes=_size(model.output(0).partial_shape))
+        ends = {name: end.partial_shape for end in (*model.inputs, *model.outputs) for name in end.names}
+        bands, classes = (_size(ends.get(name, ())) for name in ("image", "probabilities"))
+        check_ends(artefact, part, bands=bands, classes=classes)
         self.compiled: dict[Shape, tuple[Any, SimpleQueue[Any]]] = {}
         self.lock = Lock()
 
-    def __call__(self, image: Tensor, valid: Tensor) -> Tensor:
+    def __call__(self, given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """As `Session`."""
-        shape = self._shape(image)
+        shape = self._shape(given["image"]) if "image" in given else Shape(torch.get_num_threads())
         if shape.images != 1:
-            return self._infer(shape, image, valid)
-        return torch.cat([self._infer(shape, i, v) for i, v in zip(image.split(1), valid.split(1), strict=True)])
+            return self._infer(shape, given)
+        images = zip(*(tensor.split(1) for tensor in given.values()), strict=True)
+        each = [self._infer(shape, dict(zip(given, one, strict=True))) for one in images]
+        return tuple(torch.cat(parts) for parts in zip(*each, strict=True))
 
     def _shape(self, image: Tensor) -> Shape:
         """A graph for one size is a fifth faster than one for any size; large images gain nothing from being many."""
@@ -65,15 +70,16 @@ class OpenVINOSession:
             many = shape not in self.compiled and len(self.compiled) >= MOST
         return Shape(shape.threads, self.artefact.manifest.fixed.get("batch", -1)) if many else shape
 
-    def _infer(self, shape: Shape, image: Tensor, valid: Tensor) -> Tensor:
+    def _infer(self, shape: Shape, given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         compiled, free = self._compiled(shape)
         try:
             request = free.get_nowait()
         except Empty:
             request = compiled.create_infer_request()
         try:
-            found = request.infer({name: tensor.numpy() for name, tensor in feeds(self.artefact, image, valid).items()})[0]
-            return torch.from_numpy(found.copy())  # the request's own memory is written again by the next call
+            found = request.infer({name: tensor.numpy() for name, tensor in given.items()})
+            # The request's own memory is written again by the next call.
+            return tuple(torch.from_numpy(found[name].copy()) for name in self.part.outputs)
         finally:
             free.put(request)
 
@@ -96,9 +102,10 @@ class OpenVINOSession:
 
     def _read(self) -> Any:
         try:
-            return self.core.read_model(self.artefact.graph)
+            return self.core.read_model(self.artefact.graph(self.part))
         except RuntimeError as error:
-            raise RunError(f"{self.artefact.graph} cannot be read by OpenVINO: {error}; export the run again") from error
+            path = self.artefact.graph(self.part)
+            raise RunError(f"{path} cannot be read by OpenVINO: {error}; export the run again") from error
 
 
 @cache

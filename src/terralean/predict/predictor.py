@@ -68,9 +68,9 @@ class Predictor:
     def detect(self, image: Tensor, valid: Tensor) -> list[Detected]:
         """image (B, C, H, W) in the units of the card's bands, valid (B, H, W) -> oriented boxes in px of each image.
 
-        They are float32 on the CPU. ConfigError for an exported graph.
+        They are float32 on the CPU.
         """
-        return self.eager.detect(image, valid)
+        return self.runtime.detect(image, valid)
 
     @torch.inference_mode()
     def trace(self, image: Tensor, valid: Tensor) -> tuple[Point, ...]:

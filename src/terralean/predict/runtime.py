@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Protocol
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from terralean.errors import MissingExtra, RunError
-from terralean.predict.artefact import Artefact
+from terralean.predict.artefact import Artefact, Part
 
 DEEPNESS = "deepness"  # a target whose graph takes values as that plugin gives them
 BYTE = 255
@@ -23,8 +24,8 @@ class Session(Protocol):
     def device(self) -> torch.device:
         """Where it runs."""
 
-    def __call__(self, image: Tensor, valid: Tensor) -> Tensor:
-        """image (B, C, H, W) float32, valid (B, H, W), contiguous on the CPU -> probabilities, float32 on the CPU."""
+    def __call__(self, given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """All inputs of the graph by name, contiguous -> all its outputs, on the device or the CPU."""
 
 
 def wanted(package: str, *, what: str) -> ModuleType:
@@ -35,14 +36,15 @@ def wanted(package: str, *, what: str) -> ModuleType:
         raise MissingExtra(f"{what} needs {package}, which is not here ({error}); pip install 'terralean[export]'") from error
 
 
-def check_ends(artefact: Artefact, *, bands: int | None, classes: int | None) -> None:
-    """RunError where the graph takes other bands or gives other classes than its card says; None: it does not tell."""
-    card = artefact.card
+def check_ends(artefact: Artefact, part: Part, *, bands: int | None, classes: int | None) -> None:
+    """RunError where the graph takes other bands or gives other classes than its card says.
+
+    None: it does not tell, or is not the part that takes or gives them.
+    """
+    card, path = artefact.card, artefact.graph(part)
     for what, found, need in (("bands", bands, len(card.bands)), ("classes", classes, len(card.classes))):
         if found is not None and found != need:
-            raise RunError(
-                f"{artefact.graph} has {found} {what}, the card beside it {need}; they are not of one export: export again"
-            )
+            raise RunError(f"{path} has {found} {what}, the card beside it {need}; they are not of one export: export again")
 
 
 def feeds(artefact: Artefact, image: Tensor, valid: Tensor) -> dict[str, Tensor]:
