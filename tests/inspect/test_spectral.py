@@ -64,10 +64,12 @@ def test_what_is_found_is_not_logged_beside_it(tmp_path, caplog):
 
 
 def test_a_folder_with_a_cube_and_its_labels(tmp_path, labelled_cube, caplog):
+    caplog.set_level("INFO", "terralean")
     _, known = labelled_cube(tmp_path)
     settings = SpectralDataConfig(split=SpectralSplitConfig(block_px=8, window_px=5))
     assert reads_as(str(tmp_path)) is SpectralDataConfig
     report = describe(str(tmp_path), config=settings)
+    assert caplog.messages == []
     assert [(one.image, one.labels) for one in report.cubes] == [("scene.hdr", "scene_gt.hdr")]
     names = ("field", "water", "wood")
     assert [(share.name, share.pixels) for share in report.classes] == [(names[i], (known == i).sum()) for i in range(3)]
@@ -79,7 +81,6 @@ def test_a_folder_with_a_cube_and_its_labels(tmp_path, labelled_cube, caplog):
     assert f"{tmp_path}: 1 cube with labels" in text
     assert "cube        scene.hdr, " in text and "spectrum    400 to 950 nm, 50 nm apart" in text
     assert not [words for severity, words in said(report) if severity == "error"]
-    assert caplog.messages == []
     json.dumps(asdict(report), allow_nan=False)
 
 
