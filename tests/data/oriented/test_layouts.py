@@ -7,7 +7,7 @@ import shapely
 from PIL import Image
 
 from terralean.data.oriented.dota import write_labels
-from terralean.data.oriented.layouts import ObjectsConfig, find_objects
+from terralean.data.oriented.layouts import ObjectsConfig, find_objects, is_of_objects
 from terralean.errors import DatasetError, GridMismatch, LabelError, MissingFile, UnreadableScene
 
 SQUARE = [10.0, 10, 20, 10, 20, 20, 10, 20]
@@ -112,6 +112,43 @@ def test_yolo_folders(tmp_path, picture):
     assert found.classes.names == ("plane", "ship")
     assert summary(found) == [("train1.jpg", "train", ["plane"]), ("val1.jpg", "validation", [])]
     np.testing.assert_allclose(found.pictures[0].record.polygons, [[6, 8, 18, 8, 18, 16, 6, 16]])
+
+
+def roboflow(root, picture, *splits):
+    """As Roboflow writes it: the YAML's folders lead out of the dataset."""
+    (root / "data.yaml").write_text("train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['plane', 'ship']\n")
+    for split in splits:
+        picture(f"{split}/images/{split}1.jpg")
+        (root / split / "labels").mkdir(parents=True)
+        (root / split / "labels" / f"{split}1.txt").write_text(YOLO)
+
+
+def test_yolo_folders_of_roboflow(tmp_path, picture):
+    roboflow(tmp_path, picture, "train", "valid", "test")
+    picture("valid/images/empty.jpg")
+    found = find_objects(tmp_path, ObjectsConfig())
+    assert is_of_objects(tmp_path) and found.classes.names == ("plane", "ship")
+    assert found.layout == "YOLO-OBB with data.yaml, 4 images"
+    assert summary(found) == [
+        ("test1.jpg", "test", ["plane"]),
+        ("train1.jpg", "train", ["plane"]),
+        ("empty.jpg", "validation", []),
+        ("valid1.jpg", "validation", ["plane"]),
+    ]
+    np.testing.assert_allclose(found.pictures[0].record.polygons, [[6, 8, 18, 8, 18, 16, 6, 16]])
+
+
+def test_folders_of_roboflow_that_are_not_whole(tmp_path, picture):
+    roboflow(tmp_path, picture, "train")
+    picture("test/images/unlabelled.jpg")
+    assert summary(find_objects(tmp_path, ObjectsConfig())) == [("train1.jpg", "train", ["plane"])]
+    picture("valid/images/a.jpg")
+    with pytest.raises(DatasetError, match=r"valid has images and no labels/, which train/ has; add the labels"):
+        find_objects(tmp_path, ObjectsConfig())
+    (tmp_path / "valid" / "labels").mkdir()
+    (tmp_path / "valid" / "labels" / "b.txt").write_text(YOLO)
+    with pytest.raises(DatasetError, match=r"valid/labels has b\.txt without an image"):
+        find_objects(tmp_path, ObjectsConfig())
 
 
 def test_yolo_labels_without_an_image(tmp_path, picture):

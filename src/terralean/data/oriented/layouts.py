@@ -28,9 +28,9 @@ from terralean.spec import Classes
 
 UNDERSTOOD = (
     "understood are: index.csv with the columns path,label and perhaps split,group; DOTA's images/ and labelTxt/, perhaps in "
-    "train/ val/ test/; a YOLO-OBB set (a YAML with names, images/ and labels/); DIOR-R and other sets of XML files with "
-    "robndbox; HRSC2016; a JSON file in COCO's form beside its images; scenes with labels.gpkg, labels.geojson or "
-    "SCENE_labels.gpkg"
+    "train/ val/ test/; a YOLO-OBB set (a YAML with names, images/ and labels/, or both in train/ valid/ test/); DIOR-R and "
+    "other sets of XML files with robndbox; HRSC2016; a JSON file in COCO's form beside its images; scenes with labels.gpkg, "
+    "labels.geojson or SCENE_labels.gpkg"
 )
 DOTA_LABELS = ("labelTxt", "labelTxt-v1.0", "labelTxt-v1.5", "labelTxt-v2.0", "annfiles")
 VOC_LABELS = ("Annotations/Oriented Bounding Boxes", "Annotations")
@@ -155,8 +155,12 @@ def is_of_objects(root: Path) -> bool:
     if (root / "index.csv").is_file():
         columns, rows = read_table(root / "index.csv")
         return "label" in columns and any(Path(row["label"]).suffix.lower() in TEXTS for row in rows)
-    texts = next((root / "labels").rglob("*.txt"), None) if _yaml(root) else None
-    return texts is not None or any(_some_xml(root / name) for name in XML_LABELS) or any(map(_has_lists, _json_files(root)))
+    labels = [folder / "labels" for folder in (root, *_split_folders(root))] if _yaml(root) else []
+    return (
+        any(map(_some_text, labels))
+        or any(_some_xml(root / name) for name in XML_LABELS)
+        or any(map(_has_lists, _json_files(root)))
+    )
 
 
 # index.csv
@@ -187,7 +191,7 @@ def _index(root: Path, config: ObjectsConfig) -> _Layout | None:
         for row, split in zip(rows, splits, strict=True)
     ]
     yaml = _yaml(root)
-    names = read_names(yaml).names if yaml else ()
+    names = read_names(yaml) if yaml else ()
     return _Layout(words=f"index.csv with {len(rows)} rows", found=found, names=names)
 
 
@@ -200,7 +204,7 @@ def _reader(root: Path, image: Path, label: Path, config: ObjectsConfig) -> Call
         return lambda _: read_hrsc(label, classes=config.hrsc_classes) if is_hrsc(label) else read_voc(label)
     if suffix == ".txt":
         if yaml := _yaml(root):
-            names = read_names(yaml).names
+            names = read_names(yaml)
             return lambda grid: read_yolo(label, width=grid.width, height=grid.height, names=names)
         return lambda _: read_labels(label)
     raise LabelError(f"{label} is no label file of oriented objects; expected .txt, .xml, or a vector file (.gpkg, .geojson)")
@@ -216,12 +220,7 @@ def _dota(root: Path, config: ObjectsConfig) -> _Layout | None:
     parts = [(folder, labels) for folder in folders if (labels := _dota_labels(folder, config))]
     if not parts:
         return None
-    labelled = {folder for folder, _ in parts}
-    if lacking := [folder for folder in folders if folder not in labelled and SPLITS[folder.name.lower()] != "test"]:
-        raise DatasetError(
-            f"{lacking[0]} has images and no {parts[0][1].name}/, which {parts[0][0].name}/ has; add the labels, or take the "
-            "folder out"
-        )
+    _check_labelled(folders, [labels for _, labels in parts])
     found = []
     for folder, labels in parts:
         split = SPLITS.get(folder.name.lower()) if folder != root else None
@@ -231,6 +230,16 @@ def _dota(root: Path, config: ObjectsConfig) -> _Layout | None:
         ]
     names = ", ".join(sorted({labels.name for _, labels in parts}))
     return _Layout(words=f"DOTA's images/ and {names}/, {counted(len(found), 'image')}", found=found)
+
+
+def _check_labelled(folders: list[Path], labels: list[Path]) -> None:
+    """Raise DatasetError where one of these folders has no label folder; a test part need not have one."""
+    labelled = {path.parent for path in labels}
+    if lacking := [folder for folder in folders if folder not in labelled and SPLITS[folder.name.lower()] != "test"]:
+        raise DatasetError(
+            f"{lacking[0]} has images and no {labels[0].name}/, which {labels[0].parent.name}/ has; add the labels, or take "
+            "the folder out"
+        )
 
 
 def _dota_labels(folder: Path, config: ObjectsConfig) -> Path | None:
@@ -281,16 +290,18 @@ def _yaml(root: Path) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
+def _some_text(folder: Path) -> bool:
+    return next(folder.rglob("*.txt"), None) is not None
+
+
 def _yolo(root: Path, config: ObjectsConfig) -> _Layout | None:
-    """images/ and labels/ of one structure, perhaps in folders named after the splits; the YAML says the names."""
+    """The YAML says the names, folders the splits."""
     yaml = _yaml(root)
-    if yaml is None or not (root / "images").is_dir() or not (root / "labels").is_dir():
+    parts = [] if yaml is None else _yolo_parts(root)
+    if yaml is None or not parts:
         return None
-    names = read_names(yaml).names
-    found = []
-    for folder in _split_folders(root / "images") or [root / "images"]:
-        split = SPLITS.get(folder.name.lower()) if folder != root / "images" else None
-        labels = root / "labels" / folder.relative_to(root / "images")
+    names, found = read_names(yaml), []
+    for folder, labels, split in parts:
         images = _by_stem(folder)
         if alone := sorted(path.name for path in labels.glob("*.txt") if path.stem not in images and path.name != NAMES_FILE):
             raise DatasetError(f"{labels} has {listed(alone)} without an image in {folder}; add it, or take the label out")
@@ -299,6 +310,21 @@ def _yolo(root: Path, config: ObjectsConfig) -> _Layout | None:
             for stem, image in images.items()
         ]
     return _Layout(words=f"YOLO-OBB with {yaml.name}, {counted(len(found), 'image')}", found=found, names=names)
+
+
+def _yolo_parts(root: Path) -> list[tuple[Path, Path, SplitName | None]]:
+    """Images, labels and split of each part: images/train and labels/train as Ultralytics has them, train/images and
+    train/labels as Roboflow writes them, or one images/ and labels/.
+    """
+    images, labels = root / "images", root / "labels"
+    if images.is_dir() and labels.is_dir():
+        inner = _split_folders(images)
+        return [(one, labels / one.name, SPLITS[one.name.lower()]) for one in inner] or [(images, labels, None)]
+    folders = [folder for folder in _split_folders(root) if (folder / "images").is_dir()]
+    labelled = [folder for folder in folders if (folder / "labels").is_dir()]
+    if labelled:
+        _check_labelled(folders, [folder / "labels" for folder in labelled])
+    return [(one / "images", one / "labels", SPLITS[one.name.lower()]) for one in labelled]
 
 
 def _yolo_reading(label: Path, names: tuple[str, ...]) -> Callable[[Grid], Labelled]:

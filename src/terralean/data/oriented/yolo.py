@@ -6,9 +6,7 @@ As Ultralytics documents it ("Oriented Bounding Box Datasets"): classes count fr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -21,16 +19,11 @@ LINE = "class x1 y1 x2 y2 x3 y3 x4 y4"
 FAR = 2.0  # shares beyond this from the image's middle are pixels
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class YoloSet:
-    """What the YAML of a dataset says."""
+def read_names(path: str | Path) -> tuple[str, ...]:
+    """Names of classes. Raises LabelError unless `names` is a list, or a mapping from 0 on.
 
-    names: tuple[str, ...]
-    folders: dict[str, tuple[str, ...]]  # of images, by "train", "val" and "test", as the file has them
-
-
-def read_names(path: str | Path) -> YoloSet:
-    """Names of classes and folders of images. Raises LabelError unless `names` is a list, or a mapping from 0 on."""
+    The folders that the file names are not read: as datasets are handed on, these lead elsewhere as often as not.
+    """
     try:
         document = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
@@ -42,9 +35,7 @@ def read_names(path: str | Path) -> YoloSet:
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
         raise LabelError(f"{path}: names is {names!r}; expected a list of classes, or a mapping from 0, 1, 2 and so on")
-    assert isinstance(document, dict)
-    folders = {key: _folders(document.get(key)) for key in ("train", "val", "test") if document.get(key)}
-    return YoloSet(names=tuple(map(str, names)), folders=folders)
+    return tuple(map(str, names))
 
 
 def read_yolo(path: str | Path, *, width: int, height: int, names: Sequence[str]) -> Labelled:
@@ -86,7 +77,3 @@ def _parsed(line: str, path: Path, place: str, names: Sequence[str]) -> tuple[st
             "not pixels; divide them"
         )
     return names[number], shares
-
-
-def _folders(value: Any) -> tuple[str, ...]:
-    return tuple(map(str, value)) if isinstance(value, list) else (str(value),)
