@@ -1,7 +1,12 @@
 """Scenes searched for oriented boxes by a detector that sees every painted rectangle: none lost, none doubled, resumed."""
 
 import math
+import os
+import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyogrio
@@ -14,11 +19,13 @@ from torch import Tensor, nn
 from terralean import __version__
 from terralean.boxes.detected import Detected
 from terralean.boxes.form import to_polygons
+from terralean.boxes.merge import MergeConfig
 from terralean.boxes.overlap import iou
 from terralean.boxes.rectangle import smallest_rectangle
 from terralean.data.oriented.dota import read_results
 from terralean.errors import BandMismatch, ConfigError, JobError, OutputFailed, UnreadableScene
 from terralean.mapping.boxes_run import BoxesConfig, find_boxes, search_scene
+from terralean.mapping.many import map_scenes
 from terralean.mapping.run import MapConfig, check_task, map_scene
 from terralean.mapping.scenes import as_source
 from terralean.predict.predictor import Predictor
@@ -104,6 +111,14 @@ def harbour():
 def scene(harbour, tmp_path_factory):
     path = tmp_path_factory.mktemp("scene") / "harbour.tif"
     write_scene(path, harbour[0], grid=PLACED, bands=BANDS, nodata=None)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cove(harbour, tmp_path_factory):
+    """A corner of it, searched in a moment."""
+    path, part = tmp_path_factory.mktemp("cove") / "harbour.tif", Window(row=0, col=0, height=140, width=180)
+    write_scene(path, harbour[0][:, :140, :180], grid=PLACED.crop(part), bands=BANDS, nodata=None)
     return path
 
 
@@ -199,11 +214,107 @@ def test_a_search_begun_otherwise_is_not_gone_on_with(scene, tmp_path):
     assert anew.resumed_share == 0 and sum(anew.objects.values()) == 60
 
 
-def test_files_that_are_there_are_replaced_only_if_asked(scene, tmp_path):
-    find_boxes(detector(), as_source(scene), out=tmp_path, config=BoxesConfig())
-    with pytest.raises(OutputFailed, match=r"harbour_boxes.gpkg exists; give --overwrite"):
-        find_boxes(detector(), as_source(scene), out=tmp_path, config=BoxesConfig())
-    find_boxes(detector(), as_source(scene), out=tmp_path, config=BoxesConfig(overwrite=True))
+def state(folder):
+    """Of each file its bytes and when it was written."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+@pytest.mark.parametrize("kind", ["gpkg", "fgb", "parquet"])
+def test_boxes_that_were_made_so_are_told_and_left_as_they_are(cove, tmp_path, caplog, kind):
+    if kind == "parquet":
+        pytest.importorskip("pyarrow.parquet")
+    caplog.set_level("INFO", "terralean")
+    first = find_boxes(detector(), as_source(cove), out=tmp_path, config=BoxesConfig(format=kind, min_score=0.1))
+    assert "is there already" not in caplog.text
+    before, told = state(tmp_path), []
+    config = BoxesConfig(format=kind, min_score=0.1, workers=2)
+    again = find_boxes(detector(stop_after=0), as_source(cove), out=tmp_path, config=config, progress=told.append)
+    assert again == replace(first, resumed_share=1.0, seconds=again.seconds) and sum(again.objects.values()) > 5
+    assert state(tmp_path) == before and told == []
+    assert f"harbour_boxes.{kind} is there already, made of this scene in this way" in caplog.text
+    assert {path.name for path in tmp_path.iterdir()} == {f"harbour_boxes.{kind}", "harbour_boxes.json", "harbour_dota"}
+
+
+def test_of_many_scenes_those_that_are_searched_do_not_fail(cove, tmp_path):
+    map_scene(detector(), cove, out=tmp_path / "maps", config=MapConfig())
+    other = tmp_path / "other.tif"
+    other.write_bytes(cove.read_bytes())
+    results, failed = map_scenes(detector(), [cove, other], out=tmp_path / "maps", config=MapConfig())
+    assert failed == {} and [result.resumed_share for result in results] == [1.0, 0.0]
+    assert results[0].objects == results[1].objects
+
+
+@pytest.mark.parametrize(
+    "other",
+    [BoxesConfig(min_score=0.2), BoxesConfig(tile_px=80), BoxesConfig(merge=MergeConfig(iou=0.4))],
+    ids=["score", "tile", "merge"],
+)
+def test_boxes_that_were_made_otherwise_are_in_the_way(cove, tmp_path, other):
+    find_boxes(detector(), as_source(cove), out=tmp_path, config=BoxesConfig())
+    before = state(tmp_path)
+    with pytest.raises(OutputFailed, match=r"harbour_boxes\.gpkg exists; delete it, choose another folder, or say --overwrite"):
+        find_boxes(detector(), as_source(cove), out=tmp_path, config=other)
+    assert state(tmp_path) == before
+    find_boxes(detector(), as_source(cove), out=tmp_path, config=replace(other, overwrite=True))
+    again = find_boxes(detector(stop_after=0), as_source(cove), out=tmp_path, config=other)
+    assert again.resumed_share == 1.0
+
+
+@pytest.mark.parametrize(
+    "spoil", ["newer scene", "no class", "half a class", "one box less", "no record", "a record of others"]
+)
+def test_boxes_that_are_old_or_not_whole_are_in_the_way(cove, tmp_path, spoil):
+    copy, out = tmp_path / "harbour.tif", tmp_path / "out"
+    copy.write_bytes(cove.read_bytes())
+    path = Path(find_boxes(detector(), as_source(copy), out=out, config=BoxesConfig()).path)
+    car = out / "harbour_dota" / "Task1_car.txt"
+    if spoil == "newer":
+        later = path.stat().st_mtime + 10
+        os.utime(copy, (later, later))
+    elif spoil == "no class":
+        car.unlink()
+    elif spoil == "half a class":
+        car.write_text(car.read_text()[:50])
+    elif spoil == "one box less":
+        with closing(sqlite3.connect(path)) as file, file:
+            names = [row[0] for row in file.execute("select name from sqlite_master where type='trigger'")]
+            for name in names:  # they call functions that plain SQLite has not
+                file.execute(f'drop trigger "{name}"')
+            file.execute("delete from classes where fid = (select max(fid) from classes)")
+    elif spoil == "no record":
+        (out / "harbour_boxes.json").unlink()
+    else:
+        (out / "harbour_boxes.json").write_text('{"mine": 1}')
+    with pytest.raises(OutputFailed, match=r"harbour_boxes\.gpkg exists"):
+        find_boxes(detector(), as_source(copy), out=out, config=BoxesConfig())
+    assert not (out / "harbour_boxes.part").exists()
+
+
+def test_a_record_alone_is_replaced_and_another_file_of_its_name_is_not(cove, tmp_path):
+    path = Path(find_boxes(detector(), as_source(cove), out=tmp_path, config=BoxesConfig()).path)
+    path.unlink()
+    shutil.rmtree(tmp_path / "harbour_dota")
+    assert find_boxes(detector(), as_source(cove), out=tmp_path, config=BoxesConfig(min_score=0.1)).resumed_share == 0
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "harbour_boxes.json").write_text("[]")
+    with pytest.raises(OutputFailed, match=r"harbour_boxes\.json exists; delete it"):
+        find_boxes(detector(), as_source(cove), out=tmp_path / "other", config=BoxesConfig())
+    assert [entry.name for entry in (tmp_path / "other").iterdir()] == ["harbour_boxes.json"]
+
+
+def test_what_was_stopped_while_files_got_their_names_goes_on(cove, tmp_path):
+    whole = find_boxes(detector(), as_source(cove), out=tmp_path / "whole", config=BoxesConfig())
+    out, folder = tmp_path / "out", tmp_path / "out" / "harbour_boxes.part"
+    with pytest.raises(KeyboardInterrupt):
+        find_boxes(detector(stop_after=5), as_source(cove), out=out, config=BoxesConfig())
+    shutil.copytree(tmp_path / "whole" / "harbour_dota", out / "harbour_dota")
+    with pytest.raises(OutputFailed, match="harbour_dota exists"):  # it may be another's
+        find_boxes(detector(), as_source(cove), out=out, config=BoxesConfig())
+    (folder / "named").touch()
+    after = find_boxes(detector(), as_source(cove), out=out, config=BoxesConfig())
+    assert after.objects == whole.objects and not folder.exists()
+    assert Path(after.path).read_bytes() == Path(whole.path).read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["fgb", "parquet"])

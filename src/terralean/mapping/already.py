@@ -60,7 +60,7 @@ def job_digest(facts: Mapping[str, Any]) -> str:
 
 def find_made(paths: Sequence[Path], facts: Mapping[str, Any], *, grid: Grid, classes: Classes) -> Made | None:
     """The map of these files, the map itself first, if all are there, made of these facts and no older than the scene."""
-    if not all(path.is_file() for path in paths) or _newest(facts) > paths[0].stat().st_mtime:
+    if not all(path.is_file() for path in paths) or newest(facts) > paths[0].stat().st_mtime:
         return None
     try:
         with rasterio.open(paths[0]) as dataset:
@@ -86,7 +86,7 @@ class _Rows:
         return found
 
 
-def _newest(facts: Mapping[str, Any]) -> float:
+def newest(facts: Mapping[str, Any]) -> float:
     """When the last of the scene's local files was written."""
     paths = [file["path"] for file in facts["scene"]["files"]]
     return max((os.stat(path).st_mtime for path in paths if os.path.exists(path)), default=0.0)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -29,13 +29,15 @@ from terralean.boxes.form import to_polygons
 from terralean.boxes.merge import MergeConfig, Merged
 from terralean.data.oriented.dota import write_results
 from terralean.data.oriented.record import Detections
-from terralean.errors import JobError, OutputFailed, UnreadableScene
+from terralean.errors import JobError, UnreadableScene
+from terralean.mapping.boxes_already import BoxesTargets, MadeBoxes, find_made_boxes, write_record
 from terralean.mapping.boxes_files import features_of, open_file
 from terralean.mapping.boxes_stream import NOTHING, Found, Stream, within_reach
 from terralean.mapping.contract import check_contract
 from terralean.mapping.crew import torch_threads
 from terralean.mapping.facts import scene_facts
 from terralean.mapping.lock import Lock
+from terralean.mapping.outputs import check_absent
 from terralean.mapping.plan import Plan
 from terralean.mapping.progress import Meter, Progress
 from terralean.mapping.scenes import SceneSource
@@ -46,12 +48,13 @@ from terralean.raster.features import VECTOR_ERRORS
 from terralean.raster.geoparquet import import_pyarrow
 from terralean.raster.grid import Window
 from terralean.raster.scene import Scene
+from terralean.spec import Classes
 
 log = logging.getLogger(__name__)
 
 Format = Literal["gpkg", "fgb", "parquet"]
 WINDOWS_AT_ONCE = 4
-ORDER = "order.json"
+ORDER, NAMED = "order.json", "named"  # NAMED: files have begun to get their names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,36 +99,34 @@ def find_boxes(
     """Write `out/<scene>_boxes.gpkg` and `out/<scene>_dota/Task1_<class>.txt` with the objects of a scene.
 
     A polygon has `class`, `value`, `score`, and the box in px of the scene: `x_px`, `y_px`, `width_px`, `height_px`,
-    `angle_deg`. A scene without objects gives files without any. Raises BandMismatch before anything is searched,
-    UnreadableScene where the scene holds no valid pixel, OutputFailed where files are there or cannot be written, JobError
-    where another run is at it or was begun otherwise.
+    `angle_deg`. A scene without objects gives files without any. Files that are there and were made of the same stay as they
+    are, which `out/<scene>_boxes.json` tells. Raises BandMismatch before anything is searched, UnreadableScene where the scene
+    holds no valid pixel, OutputFailed where other files are there or cannot be written, JobError where another run is at it or
+    was begun otherwise.
     """
     began = time.monotonic()
-    target, dota = targets_of(source, out=out, format=config.format)
+    targets = targets_of(source, out=out, format=config.format)
     if config.format == "parquet":
-        import_pyarrow(target.name)
+        import_pyarrow(targets.polygons.name)
     with source.open(predictor.card.bands, bands=config.bands) as scene, bounded_cache(), torch_threads(config.threads):
         check_contract(scene, predictor.card, chosen=config.bands is not None)
-        if not config.overwrite and (taken := [path for path in (target, dota) if path.exists()]):
-            raise OutputFailed(f"{taken[0]} exists; give --overwrite to replace it, or another --out")
         search = _Search.of(predictor, scene, config)
-        folder = target.with_name(f"{source.stem}_boxes.part")
-        with _job(folder, search.facts(), overwrite=config.overwrite) as resumed:
-            windows = _search_rows(search, folder, progress)
-            if not windows:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise UnreadableScene(_nothing(search))
-            merged = _merged_rows(search, folder)
-            counts = _write(merged, search, target, dota, stem=source.stem)
-        shutil.rmtree(folder, ignore_errors=True)
+        folder, facts = targets.polygons.with_name(f"{source.stem}_boxes.part"), search.facts()
+        with _job(folder, facts, overwrite=config.overwrite) as resumed:
+            facts |= {"files": [targets.polygons.name], "min_score": config.min_score, "merge": asdict(config.merge)}
+            before = None
+            if not (config.overwrite or (folder / NAMED).exists()):
+                before = _made_before(targets, facts, classes=predictor.card.classes)
+            made = before or _make(search, folder, targets, facts, progress=progress)
+            shutil.rmtree(folder, ignore_errors=True)
     return BoxesResult(
-        path=str(target),
-        dota=str(dota),
+        path=str(targets.polygons),
+        dota=str(targets.dota),
         width_px=search.plan.mapped.width,
         height_px=search.plan.mapped.height,
-        objects=dict(zip(predictor.card.classes.names, counts.tolist(), strict=True)),
-        windows=windows,
-        resumed_share=round(resumed / len(search.plan.rows), 6),
+        objects=dict(zip(predictor.card.classes.names, made.counts.tolist(), strict=True)),
+        windows=made.windows,
+        resumed_share=1.0 if before else round(resumed / len(search.plan.rows), 6),
         seconds=round(time.monotonic() - began, 1),
     )
 
@@ -142,9 +143,10 @@ def search_scene(predictor: Predictor, scene: Scene, *, config: BoxesConfig) -> 
     return _wanted(found, search)
 
 
-def targets_of(source: SceneSource, *, out: Path, format: Format) -> tuple[Path, Path]:
-    """The file of polygons, and the folder of DOTA's result files."""
-    return out / f"{source.stem}_boxes.{format}", out / f"{source.stem}_dota"
+def targets_of(source: SceneSource, *, out: Path, format: Format) -> BoxesTargets:
+    """What is written of a scene."""
+    stem = source.stem
+    return BoxesTargets(polygons=out / f"{stem}_boxes.{format}", dota=out / f"{stem}_dota", record=out / f"{stem}_boxes.json")
 
 
 # The search.
@@ -235,6 +237,33 @@ class _Search:
         }
 
 
+def _made_before(targets: BoxesTargets, facts: dict[str, Any], *, classes: Classes) -> MadeBoxes | None:
+    """What is there and is what is asked for; None where nothing is. Raises OutputFailed where something else is."""
+    made = find_made_boxes(targets, facts, classes=classes)
+    if made is None:
+        check_absent(targets.in_the_way())
+    else:
+        log.info("%s is there already, made of this scene in this way", targets.polygons)
+    return made
+
+
+def _make(
+    search: _Search, folder: Path, targets: BoxesTargets, facts: dict[str, Any], *, progress: Callable[[Progress], None]
+) -> MadeBoxes:
+    """Search what is not searched yet, and write all that was found."""
+    windows = _search_rows(search, folder, progress)
+    if not windows:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise UnreadableScene(_nothing(search))
+    counts = _write(_merged_rows(search, folder), search, targets, named=folder / NAMED)
+    made = MadeBoxes(counts, windows)
+    try:
+        write_record(targets.record, facts, windows=windows)
+    except OSError as error:
+        raise failed(targets.record, error, left=f"{targets.polygons} is there") from error
+    return made
+
+
 def _search_rows(search: _Search, folder: Path, progress: Callable[[Progress], None]) -> int:
     """Search the rows whose files are not there yet; how many windows of the scene held data."""
     rows, seen = search.plan.rows, 0
@@ -310,10 +339,17 @@ def _job(folder: Path, facts: dict[str, Any], *, overwrite: bool) -> Iterator[in
                     f"{folder} holds a search that was begun with another model, scene or windows; give --overwrite to begin "
                     "anew, or another --out"
                 )
-            for path in folder.glob("row_*"):
+            for path in (*folder.glob("row_*"), *folder.glob(NAMED)):
                 path.unlink()
+        stack.callback(_forget_nothing, folder)
         order.write_text(told, encoding="utf-8")
         yield len(list(folder.glob("row_*.npz")))
+
+
+def _forget_nothing(folder: Path) -> None:
+    """Leave no folder that holds no row."""
+    if not any(folder.glob("row_*.npz")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 # From rows to files.
@@ -339,9 +375,10 @@ def _wanted(merged: Merged, search: _Search) -> Merged:
     return Merged(*(some[torch.from_numpy(wanted)] for some in merged))
 
 
-def _write(merged: Iterator[Merged], search: _Search, target: Path, dota: Path, *, stem: str) -> NDArray[np.int64]:
-    """Both kinds of files, whole or not at all; objects of each class (K,)."""
+def _write(merged: Iterator[Merged], search: _Search, targets: BoxesTargets, *, named: Path) -> NDArray[np.int64]:
+    """Both kinds of files, whole or not at all; objects of each class (K,). `named` is there once they get their names."""
     classes, grid = search.predictor.card.classes, search.scene.grid
+    target, dota = targets.polygons, targets.dota
     counts = np.zeros(len(classes), dtype=np.int64)
     part = target.with_name(f"{target.name}.part")
     try:
@@ -356,7 +393,9 @@ def _write(merged: Iterator[Merged], search: _Search, target: Path, dota: Path, 
             counts += np.bincount(features.labels, minlength=len(classes))
             every.append(some)
         file.close()
-        write_results(part / dota.name, [_detections(every, stem)], classes=classes)
+        write_results(part / dota.name, [_detections(every, dota.name.removesuffix("_dota"))], classes=classes)
+        named.touch()
+        targets.record.unlink(missing_ok=True)
         shutil.rmtree(dota, ignore_errors=True)
         os.replace(part / dota.name, dota)
         os.replace(part / target.name, target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -70,9 +70,9 @@ class Legend:
     min_area_m2: float | None = None  # smaller polygons are left out, smaller holes closed
 
 
-def check_absent(targets: Targets) -> None:
+def check_absent(paths: Iterable[Path]) -> None:
     """Raise OutputFailed where a file is there already."""
-    for path in targets.paths:
+    for path in paths:
         if path.exists():
             raise OutputFailed(f"{path} exists; delete it, choose another folder, or say --overwrite")
 

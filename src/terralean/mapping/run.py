@@ -158,7 +158,7 @@ def _map(
                 log.info("%s is there already, made of this scene in this way", targets.map)
                 job.forget()
                 return _result(made, work, targets, source)
-            check_absent(targets)
+            check_absent(targets.paths)
         _tell_of_others(targets, every_target(source, out=targets.map.parent))
         _predict(job, work, config, targets, progress)
         work.scene.close()  # its blocks, and what predicting took, are not held while files are made
